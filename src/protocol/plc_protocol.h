@@ -1,0 +1,354 @@
+/*
+ * plc_protocol.h
+ *		The wire codec that the PostgreSQL extension and the runtimes share.
+ *
+ * PROTOCOL.md is the specification. This file knows bytes and nothing of
+ * PostgreSQL or of an interpreter: memory comes from a caller's function, and
+ * an error is a static string that the caller turns into its own kind.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#ifndef PLC_PROTOCOL_H
+#define PLC_PROTOCOL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
+#error "array elements are copied as they lie in memory: a big-endian host needs byte swapping here"
+#endif
+
+#define PLC_MAGIC UINT32_C(0x31434C50) /* "PLC1" */
+#define PLC_VERSION 1
+#define PLC_FEATURES UINT64_C(0)
+
+#define PLC_HEADER_SIZE 16
+#define PLC_MAX_FRAME_DEFAULT (UINT64_C(1) << 30)
+#define PLC_MAX_FRAME_HANDSHAKE (UINT64_C(1) << 16)
+#define PLC_MAX_ARGUMENTS 100
+#define PLC_MAX_DIMENSIONS 6
+#define PLC_MAX_ELEMENTS ((UINT32_C(1) << 28) - 1)
+#define PLC_MAX_TYPE_DEPTH 8
+#define PLC_MAX_SOURCE (UINT32_C(16) << 20)
+#define PLC_MAX_FIELDS 16
+
+#define PLC_FLAG_REPLY 0x01
+#define PLC_FLAG_MORE 0x02
+#define PLC_FLAGS_KNOWN (PLC_FLAG_REPLY | PLC_FLAG_MORE)
+
+typedef enum plc_message
+{
+	PLC_PING = 1,
+	PLC_CALLREQ = 2,
+	PLC_RESULT = 3,
+	PLC_ERROR = 4,
+	PLC_LOG = 5,
+	PLC_SQL = 6,
+	PLC_SUBTRANSACTION = 7,
+	PLC_RAW = 8,
+	PLC_REGISTER = 9,
+	PLC_FORGET = 10,
+	PLC_ROWS = 11,
+	PLC_CREDIT = 12,
+	PLC_CANCEL = 13,
+	PLC_LEASE = 32,
+	PLC_GRANT = 33,
+	PLC_RECLAIM = 34,
+	PLC_RECLAIMED = 35,
+	PLC_EXITED = 36
+} plc_message;
+
+typedef enum plc_kind
+{
+	PLC_VOID = 0,
+	PLC_BOOL = 1,
+	PLC_INT2 = 2,
+	PLC_INT4 = 3,
+	PLC_INT8 = 4,
+	PLC_FLOAT4 = 5,
+	PLC_FLOAT8 = 6,
+	PLC_TEXT = 7,
+	PLC_BYTEA = 8,
+	PLC_NUMERIC = 9,
+	PLC_OTHER = 10,
+	PLC_ARRAY = 16,
+	PLC_COMPOSITE = 17
+} plc_kind;
+
+typedef enum plc_form
+{
+	PLC_FORM_NULL = 0,
+	PLC_FORM_BINARY = 1,
+	PLC_FORM_TEXT = 2
+} plc_form;
+
+#define PLC_ARRAY_HAS_NULLS 0x01
+#define PLC_ARRAY_TEXT_ELEMENTS 0x02
+#define PLC_ARRAY_FLAGS_KNOWN (PLC_ARRAY_HAS_NULLS | PLC_ARRAY_TEXT_ELEMENTS)
+
+typedef enum plc_log_level
+{
+	PLC_LOG_DEBUG = 1,
+	PLC_LOG_LOG = 2,
+	PLC_LOG_INFO = 3,
+	PLC_LOG_NOTICE = 4,
+	PLC_LOG_WARNING = 5
+} plc_log_level;
+
+typedef struct plc_header
+{
+	uint32_t	call_id;
+	uint8_t		type;
+	uint8_t		flags;
+	uint64_t	length;			/* bytes of payload */
+} plc_header;
+
+/* A piece of a frame: never NUL-terminated, valid as long as the frame is. */
+typedef struct plc_span
+{
+	const char *data;
+	uint32_t	length;
+} plc_span;
+
+/*
+ * A reader walks over one payload. Its first error stays: later reads return
+ * zeroes, so that a caller may read a whole message and look once.
+ */
+typedef struct plc_reader
+{
+	const uint8_t *start;
+	const uint8_t *cursor;
+	const uint8_t *end;
+	const char *error;			/* NULL while all is well */
+} plc_reader;
+
+/*
+ * Grows a writer's memory to at least `capacity` bytes. Returns NULL when there is
+ * none (the writer then fails), or leaves by a jump of its own.
+ */
+typedef void *(*plc_resize) (void *data, size_t capacity);
+
+typedef struct plc_writer
+{
+	uint8_t    *data;
+	size_t		length;
+	size_t		capacity;
+	size_t		frame;			/* where the frame being written begins */
+	plc_resize	resize;
+	const char *error;			/* NULL while all is well */
+} plc_writer;
+
+/* The head of an array value, checked against the payload it lies in. */
+typedef struct plc_array
+{
+	int			ndim;
+	uint8_t		flags;
+	int32_t		lengths[PLC_MAX_DIMENSIONS];
+	int32_t		bounds[PLC_MAX_DIMENSIONS];
+	uint32_t	count;			/* elements in all */
+	const uint8_t *nulls;		/* bitmap, or NULL */
+	const uint8_t *elements;	/* count * size bytes, or NULL for a `str` each */
+} plc_array;
+
+typedef struct plc_field
+{
+	char		key;
+	plc_span	value;
+} plc_field;
+
+typedef struct plc_fields
+{
+	int			count;
+	plc_field	items[PLC_MAX_FIELDS];
+} plc_fields;
+
+/* Bytes of one element of a kind; 0 when its elements are `str`. */
+static inline size_t
+plc_kind_size(plc_kind kind)
+{
+	switch (kind)
+	{
+		case PLC_BOOL:
+			return 1;
+		case PLC_INT2:
+			return 2;
+		case PLC_INT4:
+		case PLC_FLOAT4:
+			return 4;
+		case PLC_INT8:
+		case PLC_FLOAT8:
+			return 8;
+		default:
+			return 0;
+	}
+}
+
+/* --- reading ------------------------------------------------------------ */
+
+/* Decodes 16 bytes. Returns NULL, or what is wrong with them. */
+extern const char *plc_header_decode(const uint8_t *bytes, uint64_t max_frame, plc_header *header);
+
+static inline void
+plc_reader_init(plc_reader *reader, const void *payload, size_t length)
+{
+	reader->start = reader->cursor = (const uint8_t *) payload;
+	reader->end = reader->start + length;
+	reader->error = NULL;
+}
+
+static inline void
+plc_reader_fail(plc_reader *reader, const char *error)
+{
+	if (reader->error == NULL)
+		reader->error = error;
+	reader->cursor = reader->end;
+}
+
+static inline const uint8_t *
+plc_take(plc_reader *reader, size_t length)
+{
+	const uint8_t *taken = reader->cursor;
+
+	if ((size_t) (reader->end - taken) < length || reader->error != NULL)
+	{
+		plc_reader_fail(reader, "message ends within a field");
+		return NULL;
+	}
+	reader->cursor += length;
+	return taken;
+}
+
+#define PLC_DEFINE_READ(name, ctype) \
+static inline ctype \
+plc_read_##name(plc_reader *reader) \
+{ \
+	ctype		value = 0; \
+	const uint8_t *bytes = plc_take(reader, sizeof(ctype)); \
+\
+	if (bytes != NULL) \
+		memcpy(&value, bytes, sizeof(ctype)); \
+	return value; \
+}
+
+PLC_DEFINE_READ(u8, uint8_t)
+PLC_DEFINE_READ(u16, uint16_t)
+PLC_DEFINE_READ(u32, uint32_t)
+PLC_DEFINE_READ(u64, uint64_t)
+PLC_DEFINE_READ(i16, int16_t)
+PLC_DEFINE_READ(i32, int32_t)
+PLC_DEFINE_READ(i64, int64_t)
+PLC_DEFINE_READ(f32, float)
+PLC_DEFINE_READ(f64, double)
+
+static inline plc_span
+plc_read_str(plc_reader *reader)
+{
+	plc_span	span = {NULL, 0};
+	uint32_t	length = plc_read_u32(reader);
+	const uint8_t *bytes = plc_take(reader, length);
+
+	if (bytes != NULL)
+	{
+		span.data = (const char *) bytes;
+		span.length = length;
+	}
+	return span;
+}
+
+/*
+ * Reads the head of an array in form BINARY whose elements are of `kind`, and takes
+ * its fixed-size elements; elements that are `str` are left to be read one by one.
+ */
+extern void plc_read_array(plc_reader *reader, plc_kind kind, plc_array *array);
+
+static inline bool
+plc_array_is_null(const plc_array *array, uint32_t i)
+{
+	return array->nulls != NULL && (array->nulls[i >> 3] & (1 << (i & 7))) != 0;
+}
+
+/* Reads the fields of an Error or Log up to their end mark. */
+extern void plc_read_fields(plc_reader *reader, plc_fields *fields);
+
+/* The value of a field; data is NULL where there is none. */
+extern plc_span plc_field_value(const plc_fields *fields, char key);
+
+/* Fails unless the whole payload was read. Returns whether all was well. */
+extern bool plc_read_end(plc_reader *reader);
+
+/* Whether five bytes are a SQLSTATE. */
+extern bool plc_is_sqlstate(plc_span span);
+
+/* --- writing ------------------------------------------------------------ */
+
+static inline void
+plc_writer_init(plc_writer *writer, plc_resize resize)
+{
+	memset(writer, 0, sizeof(*writer));
+	writer->resize = resize;
+}
+
+/* Makes room for `length` more bytes. */
+extern bool plc_reserve(plc_writer *writer, size_t length);
+
+/* Room for `length` bytes which the caller fills in; NULL when there is no memory. */
+static inline uint8_t *
+plc_put(plc_writer *writer, size_t length)
+{
+	uint8_t    *place;
+
+	if (writer->capacity - writer->length < length && !plc_reserve(writer, length))
+		return NULL;
+	place = writer->data + writer->length;
+	writer->length += length;
+	return place;
+}
+
+static inline void
+plc_write_bytes(plc_writer *writer, const void *bytes, size_t length)
+{
+	uint8_t    *place = plc_put(writer, length);
+
+	if (place != NULL && length > 0)
+		memcpy(place, bytes, length);
+}
+
+#define PLC_DEFINE_WRITE(name, ctype) \
+static inline void \
+plc_write_##name(plc_writer *writer, ctype value) \
+{ \
+	plc_write_bytes(writer, &value, sizeof(ctype)); \
+}
+
+PLC_DEFINE_WRITE(u8, uint8_t)
+PLC_DEFINE_WRITE(u16, uint16_t)
+PLC_DEFINE_WRITE(u32, uint32_t)
+PLC_DEFINE_WRITE(u64, uint64_t)
+PLC_DEFINE_WRITE(i16, int16_t)
+PLC_DEFINE_WRITE(i32, int32_t)
+PLC_DEFINE_WRITE(i64, int64_t)
+PLC_DEFINE_WRITE(f32, float)
+PLC_DEFINE_WRITE(f64, double)
+
+/* Writes a `str`; one that no u32 can count fails the writer. */
+extern void plc_write_str(plc_writer *writer, const char *data, size_t length);
+
+/* Writes zero bytes up to the next multiple of 8 from the start of the payload. */
+extern void plc_write_padding(plc_writer *writer);
+
+/*
+ * Writes the head of an array value, its bitmap and padding. `nulls` may be NULL; it has
+ * one byte per element, not 0 for NULL.
+ */
+extern void plc_write_array(plc_writer *writer, plc_kind kind, uint8_t flags, int ndim,
+							const int32_t *lengths, const int32_t *bounds, const bool *nulls);
+
+extern void plc_write_field(plc_writer *writer, char key, const char *data, size_t length);
+
+/* Begins a frame at the end of what is there; plc_frame_end fills its length in. */
+extern void plc_frame_begin(plc_writer *writer, uint32_t call_id, plc_message type, uint8_t flags);
+extern void plc_frame_end(plc_writer *writer);
+
+#endif							/* PLC_PROTOCOL_H */
