@@ -1,0 +1,80 @@
+"""Writes an image as a Docker archive, byte for byte the same for the same root file system and configuration."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tarfile
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+_CHUNK = 1 << 20
+_CONFIG_KEYS = {
+    "user": "User",
+    "working_dir": "WorkingDir",
+    "stop_signal": "StopSignal",
+    "entrypoint": "Entrypoint",
+    "cmd": "Cmd",
+    "labels": "Labels",
+}
+
+
+def write_archive(
+    path: Path, *, layer: BinaryIO, config: dict[str, Any], architecture: str, tag: str, epoch: int
+) -> str:
+    """Write `layer`, an uncompressed tar stream, as the only layer of a Docker archive.
+
+    `config` has the keys of image.yml's `config`; `epoch` is in seconds since 1970. The layer is read once and never
+    held in memory. Returns the image id, `sha256:` and 64 hex digits: the digest of the configuration.
+    """
+    with path.open("wb") as archive:
+        archive.write(bytes(tarfile.BLOCKSIZE))
+        diff_id, size = _copy_layer(layer, archive)
+        image = _canonical(_image_config(config, architecture, diff_id, epoch))
+        image_id = hashlib.sha256(image).hexdigest()
+        manifest = [{"Config": f"{image_id}.json", "Layers": ["layer.tar"], "RepoTags": [tag]}]
+        for name, content in ((f"{image_id}.json", image), ("manifest.json", _canonical(manifest))):
+            archive.write(_header(name, len(content), epoch) + content + _padding(len(content)))
+        archive.write(bytes(2 * tarfile.BLOCKSIZE))
+        archive.seek(0)
+        archive.write(_header("layer.tar", size, epoch))
+    return f"sha256:{image_id}"
+
+
+def _copy_layer(layer: BinaryIO, archive: BinaryIO) -> tuple[str, int]:
+    state, size = hashlib.sha256(), 0
+    while chunk := layer.read(_CHUNK):
+        state.update(chunk)
+        archive.write(chunk)
+        size += len(chunk)
+    archive.write(_padding(size))
+    return f"sha256:{state.hexdigest()}", size
+
+
+def _image_config(config: dict[str, Any], architecture: str, diff_id: str, epoch: int) -> dict[str, Any]:
+    created = datetime.fromtimestamp(epoch, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    container: dict[str, Any] = {_CONFIG_KEYS[key]: value for key, value in config.items() if key in _CONFIG_KEYS}
+    container["Env"] = [f"{name}={value}" for name, value in sorted(config.get("env", {}).items())]
+    return {
+        "architecture": architecture,
+        "config": container,
+        "created": created,
+        "history": [{"created": created, "created_by": "builder"}],
+        "os": "linux",
+        "rootfs": {"diff_ids": [diff_id], "type": "layers"},
+    }
+
+
+def _canonical(content: object) -> bytes:
+    return json.dumps(content, sort_keys=True, separators=(",", ":")).encode()
+
+
+def _header(name: str, size: int, epoch: int) -> bytes:
+    info = tarfile.TarInfo(name)
+    info.size, info.mtime = size, epoch
+    return info.tobuf(format=tarfile.GNU_FORMAT)
+
+
+def _padding(size: int) -> bytes:
+    return bytes(-size % tarfile.BLOCKSIZE)

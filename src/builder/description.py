@@ -1,0 +1,231 @@
+"""What images/<name>/image.yml and src/<name>/package.yml say, checked and with inheritance resolved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from builder.errors import BuildError
+from builder.project import ROOT, read_yaml, settings
+
+_TEXTS = {"type": "array", "items": {"type": "string"}}
+_BY_RELEASE = {"type": "object", "additionalProperties": _TEXTS}
+_RELEASES = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+_TEXT_MAP = {"type": "object", "additionalProperties": {"type": "string"}}
+
+IMAGE_SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["description", "releases"],
+    "properties": {
+        "description": {"type": "string"},
+        "from": {"type": "string"},
+        "releases": _RELEASES,
+        "variant": {"enum": ["essential", "minbase"]},
+        "packages": _BY_RELEASE,
+        "extract": _BY_RELEASE,
+        "prefetch": _BY_RELEASE,
+        "exclude": _TEXTS,
+        "python_requirements": {"type": "string"},
+        "steps": {"type": "array", "items": _TEXTS},
+        "remove": _TEXTS,
+        "apt": {"type": "boolean"},
+        "config": {
+            "type": "object",
+            "additionalProperties": False,
+            "properties": {
+                "user": {"type": "string"},
+                "working_dir": {"type": "string"},
+                "stop_signal": {"type": "string"},
+                "entrypoint": _TEXTS,
+                "cmd": _TEXTS,
+                "env": _TEXT_MAP,
+                "labels": _TEXT_MAP,
+            },
+        },
+    },
+}
+
+PACKAGE_SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["description", "package", "releases", "architecture", "sources"],
+    "properties": {
+        "description": {"type": "string"},
+        "package": {"type": "string"},
+        "releases": _RELEASES,
+        "architecture": {"enum": ["any", "all"]},
+        "sources": _TEXTS,
+        "depends": _TEXTS,
+        "build": _TEXTS,
+        "artefacts": _TEXT_MAP,
+        "maintainer_scripts": {
+            "type": "object",
+            "propertyNames": {"enum": ["preinst", "postinst", "prerm", "postrm"]},
+            "additionalProperties": {"type": "string"},
+        },
+    },
+}
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image of one Debian release."""
+
+    name: str
+    debian: str
+    variant: str
+    packages: list[str]
+    """Installed."""
+    extract: list[str]
+    """Unpacked without what they depend on and without being installed."""
+    prefetch: list[str]
+    """Laid into apt's archive with what they depend on, so that installing them later downloads nothing."""
+    exclude: list[str]
+    """dpkg's path-exclude (or, with a leading !, path-include) patterns."""
+    requirements: list[Path]
+    """Locks of Python packages; their wheels are unpacked into dist-packages."""
+    overlays: list[Path]
+    """Folders whose files are laid over the root, in this order."""
+    steps: list[list[str]]
+    """Commands run inside the root."""
+    remove: list[str]
+    """Glob patterns of what does not stay in the image."""
+    apt: bool
+    """Whether apt is left ready to use, with the mirrors the image was built from."""
+    config: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """Return images/<name>."""
+        return ROOT / "images" / self.name
+
+    @property
+    def record(self) -> Path:
+        """Return the committed record of the image's packages."""
+        return self.folder / f"packages.{self.debian}.lock"
+
+
+@dataclass(frozen=True)
+class Package:
+    """A Debian package made from folders of src/, for one Debian release."""
+
+    name: str
+    debian: str
+    postgresql: int
+    package: str
+    description: str
+    architecture: str
+    sources: list[str]
+    depends: list[str]
+    build: list[str]
+    """Shell commands, run in a copy of src/ with DESTDIR, DEBIAN and POSTGRESQL set."""
+    artefacts: dict[str, str]
+    """Name -> a file of the builder image that tests want beside the package."""
+    maintainer_scripts: dict[str, str]
+
+
+def image_names() -> list[str]:
+    """Return the names of all images."""
+    return sorted(path.parent.name for path in (ROOT / "images").glob("*/image.yml"))
+
+
+def package_names() -> list[str]:
+    """Return the names of all components that become Debian packages."""
+    return sorted(path.parent.name for path in (ROOT / "src").glob("*/package.yml"))
+
+
+def image_releases(name: str) -> list[str]:
+    """Return the Debian releases that an image can be built for."""
+    return list(_read(ROOT / "images" / name / "image.yml", IMAGE_SCHEMA)["releases"])
+
+
+def load_image(name: str, debian: str) -> Image:
+    """Read images/<name>/image.yml and what it builds on."""
+    chain = _chain(name)
+    if debian not in chain[-1]["releases"]:
+        raise BuildError(f"image {name} is not described for Debian {debian}, only for {chain[-1]['releases']}")
+    folders = [ROOT / "images" / level["name"] for level in chain]
+    config: dict[str, Any] = {}
+    for level in chain:
+        for key, value in level.get("config", {}).items():
+            config[key] = {**config.get(key, {}), **value} if isinstance(value, dict) else value
+
+    def by_release(key: str) -> list[str]:
+        return [item for level in chain for part in ("all", debian) for item in level.get(key, {}).get(part, [])]
+
+    def joined(key: str) -> list[Any]:
+        return [item for level in chain for item in level.get(key, [])]
+
+    return Image(
+        name=name,
+        debian=debian,
+        variant=next((level["variant"] for level in reversed(chain) if "variant" in level), "essential"),
+        packages=by_release("packages"),
+        extract=by_release("extract"),
+        prefetch=by_release("prefetch"),
+        exclude=joined("exclude"),
+        requirements=[
+            folder / level["python_requirements"]
+            for folder, level in zip(folders, chain, strict=True)
+            if "python_requirements" in level
+        ],
+        overlays=[folder / "files" for folder in folders if (folder / "files").is_dir()],
+        steps=joined("steps"),
+        remove=joined("remove"),
+        apt=any(level.get("apt", False) for level in chain),
+        config=config,
+    )
+
+
+def load_package(name: str, debian: str) -> Package:
+    """Read src/<name>/package.yml; `{debian}` and `{postgresql}` in it stand for the release and its PostgreSQL."""
+    text = _read(ROOT / "src" / name / "package.yml", PACKAGE_SCHEMA)
+    if debian not in text["releases"]:
+        raise BuildError(f"package {name} is built on Debian {text['releases']}, not on {debian}")
+    postgresql = settings().postgresql_versions[debian]
+
+    def filled(value: str) -> str:
+        return value.format(debian=debian, postgresql=postgresql)
+
+    return Package(
+        name=name,
+        debian=debian,
+        postgresql=postgresql,
+        package=filled(text["package"]),
+        description=text["description"].strip(),
+        architecture=text["architecture"],
+        sources=text["sources"],
+        depends=[filled(item) for item in text.get("depends", [])],
+        build=text.get("build", []),
+        artefacts={key: filled(value) for key, value in text.get("artefacts", {}).items()},
+        maintainer_scripts=text.get("maintainer_scripts", {}),
+    )
+
+
+def _chain(name: str) -> list[dict[str, Any]]:
+    """Return an image's description behind those of the images it builds on."""
+    chain: list[dict[str, Any]] = []
+    wanted: str | None = name
+    while wanted is not None:
+        if any(level["name"] == wanted for level in chain):
+            raise BuildError(f"image {name} builds on itself, through {wanted}")
+        level = _read(ROOT / "images" / wanted / "image.yml", IMAGE_SCHEMA)
+        chain.insert(0, {**level, "name": wanted})
+        wanted = level.get("from")
+    return chain
+
+
+def _read(path: Path, schema: dict[str, Any]) -> dict[str, Any]:
+    if not path.is_file():
+        raise BuildError(f"there is no {path.relative_to(ROOT)}")
+    content = read_yaml(path)
+    try:
+        jsonschema.validate(content, schema)
+    except jsonschema.ValidationError as error:
+        where = "/".join(str(part) for part in error.absolute_path)
+        raise BuildError(f"{path.relative_to(ROOT)}: {where or 'top level'}: {error.message}") from None
+    return content
