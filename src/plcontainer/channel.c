@@ -199,11 +199,10 @@ fill_input(plc_lease *lease, size_t length, TimestampTz deadline)
 		n = recv(lease->data, lease->in + lease->in_end, lease->in_capacity - lease->in_end, 0);
 		if (n > 0)
 			lease->in_end += n;
-		else if (n == 0)
+		else if (n == 0 || (errno != EINTR && errno != EAGAIN && errno != EWOULDBLOCK))
 			return ENDED;
-		else if (errno != EINTR && errno != EAGAIN && errno != EWOULDBLOCK)
-			return ENDED;
-		else if (deadline == 0)
+		/* Looked at after every piece: who sends a byte at a time must not keep us here. */
+		if (deadline == 0 && lease->in_end - lease->in_start < length)
 		{
 			handle_interrupts(lease);
 			plc_lease_tend(lease);
@@ -254,7 +253,7 @@ send_output(plc_lease *lease)
 		}
 		else if (errno != EINTR && errno != EAGAIN && errno != EWOULDBLOCK)
 			return false;
-		else
+		if (left > 0)
 		{
 			handle_interrupts(lease);
 			plc_lease_tend(lease);
@@ -311,6 +310,7 @@ plc_channel_handshake(plc_lease *lease)
 	size_t		count_at;
 	uint32		count = 0;
 	uint64		max_frame = (uint64) plc_max_frame_mb << 20;
+	uint64		peer_max_frame;
 	plc_span	codec;
 
 	if (out->resize == NULL)
@@ -368,16 +368,16 @@ plc_channel_handshake(plc_lease *lease)
 	if (plc_read_u32(&reader) != PLC_MAGIC || plc_read_u16(&reader) != PLC_VERSION ||
 		plc_read_u16(&reader) != 0 || (plc_read_u64(&reader) & ~PLC_FEATURES) != 0)
 		violation(lease, "It chose a version or features that were not offered");
-	max_frame = Min(max_frame, plc_read_u64(&reader));
+	peer_max_frame = plc_read_u64(&reader);
 	(void) plc_read_str(&reader);
 	codec = plc_read_str(&reader);
 	if (!plc_read_end(&reader))
 		violation(lease, reader.error);
-	if (max_frame < PLC_MAX_FRAME_HANDSHAKE)
+	if (peer_max_frame < PLC_MAX_FRAME_HANDSHAKE)
 		violation(lease, "It accepts no message of useful size");
 	snprintf(lease->codec, sizeof(lease->codec), "%s",
 			 codec.length == 1 && codec.data[0] == 'c' ? "c" : "python");
-	lease->max_frame = max_frame;
+	lease->max_frame = Min(max_frame, peer_max_frame);
 }
 
 static void
@@ -593,6 +593,7 @@ plc_channel_call(plc_function *function, FunctionCallInfo fcinfo)
 			case PLC_LOG:
 				plc_reader_init(&reader, frame.payload, frame.header.length);
 				report_log(lease, &reader);
+				handle_interrupts(lease);
 				break;
 			default:
 				violation(lease, psprintf("It sent a message of type %d during a call", frame.header.type));
