@@ -53,7 +53,7 @@ plc_text_to_server(plc_span span)
 	return pg_any_to_server(text, span.length, PG_UTF8);
 }
 
-static void violation(plc_lease *lease, const char *what) pg_attribute_noreturn();
+PLC_NORETURN static void violation(plc_lease *lease, const char *what);
 
 static void
 violation(plc_lease *lease, const char *what)

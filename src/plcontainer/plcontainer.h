@@ -23,6 +23,9 @@
 
 #include "plc_protocol.h"
 
+/* PostgreSQL 18 has another word for this than its elders. */
+#define PLC_NORETURN __attribute__((noreturn))
+
 #define PLC_RUNTIME_ID_MAX 63
 #define PLC_SANDBOX_ID_MAX 64
 #define PLC_TOKEN_MAX 128
@@ -125,7 +128,7 @@ extern void plc_functions_init(void);
 extern plc_lease *plc_lease_get(const char *runtime);
 extern void plc_lease_tend(plc_lease *lease);
 extern void plc_lease_close(plc_lease *lease);
-extern void plc_lease_lost(plc_lease *lease) pg_attribute_noreturn();
+PLC_NORETURN extern void plc_lease_lost(plc_lease *lease);
 extern char *plc_lease_autopsy(plc_lease *lease, int *sqlstate);
 extern void plc_leases_init(void);
 extern void plc_leases_list(ReturnSetInfo *rsinfo);
@@ -135,7 +138,7 @@ extern void plc_leases_forget(uint32 function_id);
 extern void plc_channel_handshake(plc_lease *lease);
 extern Datum plc_channel_call(plc_function *function, FunctionCallInfo fcinfo);
 extern void *plc_resize_memory(void *data, size_t capacity);
-extern void plc_report_error(const plc_fields *fields, int default_sqlstate) pg_attribute_noreturn();
+PLC_NORETURN extern void plc_report_error(const plc_fields *fields, int default_sqlstate);
 extern char *plc_text_to_server(plc_span span);
 
 /* typeio.c */

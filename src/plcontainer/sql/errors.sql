@@ -43,7 +43,6 @@ SET client_min_messages = notice;
 SELECT say('info');
 SELECT say('notice');
 SELECT say('warning');
-\set VERBOSITY verbose
 DO $$
 DECLARE
     state text; message text; detail text; hint text; s text; t text; c text; d text; n text;
