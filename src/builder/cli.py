@@ -1,0 +1,107 @@
+"""The builder's command line: `python -m builder`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from builder import cache
+from builder.description import image_names, image_releases, package_names
+from builder.errors import BuildError
+from builder.images import BuiltImage, build_image, record_packages
+from builder.packages import BuiltPackage, build_package
+
+_PARALLEL = 2
+"""Builds at a time: each keeps a processor and a disk busy."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        run: Callable[[argparse.Namespace], None] = options.run
+        run(options)
+    except BuildError as error:
+        print(f"builder: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m builder", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    image = commands.add_parser("image", help="build an image into the cache")
+    image.add_argument("name", choices=image_names())
+    image.add_argument("--fresh", action="store_true", help="build it even if the cache has it")
+    image.add_argument("--load", action="store_true", help="load it into this machine's Docker")
+    image.set_defaults(run=_image)
+
+    package = commands.add_parser("package", help="build a Debian package of a component into the cache")
+    package.add_argument("name", choices=package_names())
+    package.set_defaults(run=_package)
+    for command in (image, package):
+        command.add_argument("--debian", default="13", metavar="RELEASE", help="Debian release (13)")
+        command.add_argument("--json", action="store_true", help="describe the result as JSON")
+
+    everything = commands.add_parser("all", help="build several results NAME/RELEASE, two at a time")
+    everything.add_argument("results", nargs="+", metavar="NAME/RELEASE", help="an image or a package")
+    everything.set_defaults(run=_all)
+
+    record = commands.add_parser("record", help="build images anew and record their Debian packages in images/")
+    record.add_argument("names", nargs="*", metavar="NAME", help="all images by default")
+    record.set_defaults(run=_record)
+
+    clean = commands.add_parser("clean", help="empty the cache")
+    clean.set_defaults(run=_clean)
+    return parser
+
+
+def _image(options: argparse.Namespace) -> None:
+    built = build_image(options.name, options.debian, say=_say, fresh=options.fresh)
+    if options.load:
+        built.load()
+    _show(options, built, built.tag)
+
+
+def _package(options: argparse.Namespace) -> None:
+    built = build_package(options.name, options.debian, say=_say)
+    _show(options, built, str(built.deb))
+
+
+def _show(options: argparse.Namespace, built: BuiltImage | BuiltPackage, brief: str) -> None:
+    print(json.dumps(built.to_json(), indent=2) if options.json else brief)
+
+
+def _all(options: argparse.Namespace) -> None:
+    wanted = [result.partition("/") for result in options.results]
+
+    def build(name: str, release: str) -> str:
+        started = time.monotonic()
+        maker = build_image if name in image_names() else build_package
+        built = maker(name, release, say=_say)
+        took = f"{time.monotonic() - started:.0f} s" if built.changed else "cached"
+        return f"{name} for Debian {release}: {took}"
+
+    with ThreadPoolExecutor(_PARALLEL) as pool:
+        for line in [pool.submit(build, name, release) for name, _, release in wanted]:
+            _say(line.result())
+
+
+def _record(options: argparse.Namespace) -> None:
+    for name in options.names or image_names():
+        for release in image_releases(name):
+            record_packages(name, release, say=_say)
+
+
+def _clean(_: argparse.Namespace) -> None:
+    shutil.rmtree(cache.root(), ignore_errors=True)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

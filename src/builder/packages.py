@@ -1,0 +1,187 @@
+"""Builds Debian packages of our components, in a container of the image package_builder without a network."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from builder import cache, debian, engine, project
+from builder.description import Package, load_image, load_package
+from builder.images import Say, build_image, image_key
+from builder.project import ROOT, settings
+
+BUILDER_IMAGE = "package_builder"
+_KIND = "packages"
+_BUILD_USER = 10000
+"""Who compiles in the container when the builder itself runs as root."""
+
+
+@dataclass(frozen=True)
+class BuiltPackage:
+    """A Debian package in the cache."""
+
+    name: str
+    debian: str
+    package: str
+    """The package's name for apt, such as postgresql-17-plcontainer."""
+    version: str
+    deb: Path
+    sha256: str
+    artefacts: dict[str, str]
+    """Name -> path of a file that tests want beside the package, such as pg_regress."""
+    changed: bool
+    """Whether it was built just now."""
+
+    def to_json(self) -> dict[str, object]:
+        """Return the package as plain data; artefacts are keys of their own."""
+        plain = asdict(self)
+        return {**plain, **plain.pop("artefacts"), "deb": str(self.deb)}
+
+
+def find_package(name: str, release: str) -> BuiltPackage | None:
+    """Return a package that is in the cache and up to date, or None."""
+    return _cached(load_package(name, release))
+
+
+def build_package(name: str, release: str, *, say: Say) -> BuiltPackage:
+    """Build a package unless it is in the cache."""
+    package = load_package(name, release)
+    with cache.locked(f"package-{name}-{release}"):
+        if found := _cached(package):
+            return found
+        image = build_image(BUILDER_IMAGE, release, say=say)
+        image.load()
+        built = _build(package, image.tag)
+        cache.prune(_KIND, f"{name}-{release}")
+    return built
+
+
+def package_key(package: Package) -> str:
+    """Return the digest of everything that goes into a package."""
+    return cache.digest({
+        "description": asdict(package),
+        "sources": {name: cache.tree_digest(ROOT / "src" / name) for name in sorted({package.name, *package.sources})},
+        "builder": cache.file_digest(Path(__file__)),
+        "image": image_key(load_image(BUILDER_IMAGE, package.debian)),
+        "version": project.version(),
+        "epoch": settings().source_date_epoch,
+    })  # fmt: skip
+
+
+def control_file(package: Package, version: str, architecture: str) -> str:
+    """Return the contents of DEBIAN/control."""
+    summary, *rest = package.description.splitlines()
+    fields = {
+        "Package": package.package,
+        "Version": version,
+        "Architecture": architecture if package.architecture == "any" else "all",
+        "Maintainer": "Caisson <root@localhost>",
+        "Section": "database",
+        "Priority": "optional",
+        "Depends": ", ".join(package.depends),
+        "Description": "\n ".join([summary, *(line or "." for line in rest)]),
+    }
+    return "".join(f"{name}: {value}\n" for name, value in fields.items() if value)
+
+
+def _version(key: str) -> str:
+    """Return a version that differs whenever the contents may."""
+    return f"{project.version()}+{key[:12]}"
+
+
+def _cached(package: Package) -> BuiltPackage | None:
+    folder = cache.entry(_KIND, _entry_name(package))
+    description = folder / "package.json"
+    if not description.is_file():
+        return None
+    cache.mark_used(folder)
+    found = json.loads(description.read_text(encoding="utf-8"))
+    artefacts = {name: str(folder / name) for name in package.artefacts}
+    return BuiltPackage(**{**found, "deb": folder / found["deb"], "artefacts": artefacts, "changed": False})
+
+
+def _entry_name(package: Package) -> str:
+    return f"{package.name}-{package.debian}-{package_key(package)[:12]}"
+
+
+def _build(package: Package, image: str) -> BuiltPackage:
+    version = _version(package_key(package))
+    with cache.new_entry(_KIND, _entry_name(package)) as folder:
+        with tempfile.TemporaryDirectory(prefix="caisson-package-", dir="/var/tmp") as workspace:  # noqa: S108
+            deb = _build_in_container(package, version, image, Path(workspace), folder)
+        built = BuiltPackage(
+            name=package.name,
+            debian=package.debian,
+            package=package.package,
+            version=version,
+            deb=Path(deb.name),
+            sha256=cache.file_digest(deb),
+            artefacts={},
+            changed=True,
+        )
+        (folder / "package.json").write_text(
+            json.dumps({**asdict(built), "deb": deb.name}, indent=2) + "\n", encoding="utf-8"
+        )
+    found = _cached(package)
+    assert found is not None
+    return BuiltPackage(**{**found.__dict__, "changed": True})
+
+
+def _build_in_container(package: Package, version: str, image: str, workspace: Path, target: Path) -> Path:
+    """Run the package's commands; the package and its artefacts are moved to `target`. Returns the package's path."""
+    architecture = debian.architecture()
+    for source in package.sources:
+        _copy_source(ROOT / "src" / source, workspace / "src" / source)
+    control = workspace / "root" / "DEBIAN"
+    control.mkdir(parents=True)
+    (control / "control").write_text(control_file(package, version, architecture), encoding="utf-8")
+    for name, script in package.maintainer_scripts.items():
+        (control / name).write_text(f"#!/bin/sh\nset -e\n{script}", encoding="utf-8")
+        (control / name).chmod(0o755)
+    out = workspace / "out"
+    out.mkdir()
+    user = os.geteuid() or _BUILD_USER
+    if os.geteuid() == 0:
+        for path in (workspace, *workspace.rglob("*")):
+            os.chown(path, user, user, follow_symlinks=False)
+    environment = {
+        "DEBIAN": package.debian,
+        "DESTDIR": "/build/root",
+        "HOME": "/build",
+        "POSTGRESQL": str(package.postgresql),
+        "SOURCE_DATE_EPOCH": str(settings().source_date_epoch),
+    }
+    options = ["--rm", "--network", "none", "--user", f"{user}:{user}", "--cap-drop", "ALL", "--workdir", "/build/src"]
+    options += ["--security-opt", "no-new-privileges", "--volume", f"{workspace}:/build", "--label", "caisson.builder"]
+    for name, value in environment.items():
+        options += ["--env", f"{name}={value}"]
+    engine.docker("run", *options, image, "sh", "-euc", _script(package))
+    for path in out.iterdir():
+        shutil.copyfile(path, target / path.name)
+        (target / path.name).chmod(0o755 if os.access(path, os.X_OK) else 0o644)
+    return next(target.glob("*.deb"))
+
+
+def _script(package: Package) -> str:
+    """Return the shell script that runs in the container."""
+    artefacts = [f"cp {shlex.quote(path)} /build/out/{shlex.quote(name)}" for name, path in package.artefacts.items()]
+    return "\n".join([
+        "umask 022",
+        *package.build,
+        *artefacts,
+        # directories and files that the build made carry its time
+        'find "$DESTDIR" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +',
+        'dpkg-deb --root-owner-group -Zxz --build "$DESTDIR" /build/out',
+    ])  # fmt: skip
+
+
+def _copy_source(source: Path, target: Path) -> None:
+    for file in cache.tree_files(source):
+        path = target / file.relative_to(source)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(file, path, follow_symlinks=False)
