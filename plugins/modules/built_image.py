@@ -1,0 +1,101 @@
+#!/usr/bin/python
+# SPDX-License-Identifier: Apache-2.0
+"""Ansible module: an image of images/, built on the control node."""
+
+DOCUMENTATION = r"""
+module: built_image
+short_description: Build one of the distribution's images on the control node
+description:
+  - Builds an image of images/ from Debian packages and wheels unless the cache has it with the same inputs.
+  - Runs where Ansible runs, so use it with C(delegate_to: localhost).
+options:
+  name:
+    description: The image, a folder of images/.
+    type: str
+    required: true
+  debian:
+    description: Debian release the image is made of.
+    type: str
+    default: "13"
+  load:
+    description: Whether the control node's own Docker gets the image too.
+    type: bool
+    default: false
+attributes:
+  check_mode:
+    support: full
+    description: Nothing is built; C(available) says whether the cache has the image.
+author: Caisson
+"""
+
+EXAMPLES = r"""
+- name: Build the image that Python functions run in
+  built_image:
+    name: plpython
+  delegate_to: localhost
+  register: plpython
+"""
+
+RETURN = r"""
+available:
+  description: Whether the image is in the cache; the other values are only there when it is.
+  type: bool
+  returned: always
+id:
+  description: The image's id, the same for the same inputs.
+  type: str
+  returned: when available
+tag:
+  description: Name and tag in the archive.
+  type: str
+  returned: when available
+archive:
+  description: Path of a Docker archive on the control node.
+  type: str
+  returned: when available
+key:
+  description: Digest of the image's inputs.
+  type: str
+  returned: when available
+notes:
+  description: What the build had to say, such as that the mirror has newer packages than those recorded.
+  type: list
+  elements: str
+  returned: always
+"""
+
+from ansible.module_utils.basic import AnsibleModule, missing_required_lib
+
+try:
+    from builder.errors import BuildError
+    from builder.images import build_image, find_image
+except ImportError:
+    build_image = None
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "debian": {"type": "str", "default": "13"},
+            "load": {"type": "bool", "default": False},
+        },
+        supports_check_mode=True,
+    )
+    if build_image is None:
+        module.fail_json(msg=missing_required_lib("builder", reason="run ./bootstrap, then Ansible from .venv"))
+    name, debian = module.params["name"], module.params["debian"]
+    notes: list[str] = []
+    try:
+        image = find_image(name, debian) if module.check_mode else build_image(name, debian, say=notes.append)
+        loaded = module.params["load"] and not module.check_mode and image.load()
+    except BuildError as error:
+        module.fail_json(msg=str(error))
+    if image is None:
+        module.exit_json(changed=False, available=False, name=name, debian=debian, notes=notes)
+    module.exit_json(**{**image.to_json(), "changed": image.changed or loaded}, available=True, notes=notes)
+
+
+if __name__ == "__main__":
+    main()
