@@ -1,0 +1,165 @@
+"""Turns exceptions into the fields of an Error, worded as PL/Python words them."""
+
+from __future__ import annotations
+
+import itertools
+import linecache
+import os
+from types import CodeType, TracebackType
+from typing import Dict, List, NamedTuple, Optional
+
+from . import plpy
+from .codec import Fields, is_sqlstate
+from .convert import ConversionError
+
+# Characters of one field: an exception's text must not become a frame that can't be sent.
+FIELD_LIMIT = 1 << 18
+# Repetitions of a line of a traceback that are shown, as Python's own tracebacks do.
+_REPEATED = 3
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_BARE_MODULES = ("builtins", "__main__")
+_ATTRIBUTES = (
+    ("D", "detail"),
+    ("H", "hint"),
+    ("s", "schema_name"),
+    ("t", "table_name"),
+    ("c", "column_name"),
+    ("d", "datatype_name"),
+    ("n", "constraint_name"),
+)
+
+
+class QueryCanceled(BaseException):
+    """Interrupts the call that the backend no longer waits for."""
+
+
+class Source(NamedTuple):
+    """A registered function as a traceback shows it."""
+
+    function: str
+    entry: CodeType
+    lines: List[str]
+
+
+# by the file name its code was compiled with
+sources: Dict[str, Source] = {}
+
+
+def is_own(code: CodeType) -> bool:
+    """Whether code belongs to this runtime."""
+    return code.co_filename.startswith(_PACKAGE)
+
+
+def clean(text: str, limit: int = FIELD_LIMIT) -> str:
+    """Return text that is valid UTF-8 without NUL, cut to `limit` characters."""
+    if len(text) > limit:
+        text = text[:limit] + " [truncated]"
+    return text.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode()
+
+
+def canceled() -> Fields:
+    """Return the fields for a cancelled call."""
+    return [("C", "57014"), ("M", "canceling statement due to user request")]
+
+
+def describe(error: BaseException) -> Fields:
+    """Return the fields of the Error that ends a call."""
+    if isinstance(error, ConversionError):
+        return _describe_conversion(error)
+    fields = [("C", _sqlstate(error)), ("M", clean(_message(error)))]
+    if isinstance(error, (plpy.Error, plpy.SPIError, plpy.Fatal)):
+        for key, name in _ATTRIBUTES:
+            value = getattr(error, name, None)
+            if value is not None:
+                fields.append((key, clean(_text(value))))
+    context = _traceback(error.__traceback__)
+    if context:
+        fields.append(("W", clean(context)))
+    return fields
+
+
+def _describe_conversion(error: ConversionError) -> Fields:
+    fields = [("C", error.sqlstate), ("M", error.message)]
+    context = "while creating return value"
+    if error.__cause__ is not None:
+        fields.append(("D", clean(_message(error.__cause__))))
+        trace = _traceback(error.__cause__.__traceback__)
+        context = trace + "\n" + context if trace else context
+    fields.append(("W", clean(context)))
+    return fields
+
+
+def describe_compilation(function: str, source: str, error: BaseException) -> Fields:
+    """Return the fields for a function whose source does not compile."""
+    fields = [
+        ("C", "42601" if isinstance(error, SyntaxError) else "38000"),
+        ("M", clean('could not compile PL/Container function "%s"' % function)),
+    ]
+    if not isinstance(error, SyntaxError):
+        fields.append(("D", clean(_message(error))))
+        return fields
+    detail = "%s: %s" % (type(error).__name__, error.msg)
+    if error.lineno is not None:
+        detail += " (line %d)" % error.lineno
+        context = 'PL/Container function "%s", line %d' % (function, error.lineno)
+        line = _line(source.split("\n"), error.lineno)
+        fields.append(("W", clean(context + ("\n    " + line if line else ""))))
+    fields.insert(2, ("D", clean(detail)))
+    return fields
+
+
+def _sqlstate(error: BaseException) -> str:
+    try:
+        state = getattr(error, "sqlstate", None)
+    except Exception:
+        state = None
+    # The state of success on an error would say nothing.
+    return str(state) if is_sqlstate(state) and state != "00000" else "38000"
+
+
+def _text(value: object) -> str:
+    try:
+        return str(value)
+    except Exception:
+        return "unknown"
+
+
+def _message(error: BaseException) -> str:
+    kind = type(error)
+    name = kind.__name__
+    if kind.__module__ not in _BARE_MODULES:
+        name = "%s.%s" % (kind.__module__, name)
+    return "%s: %s" % (name, _text(error))
+
+
+def _line(lines: List[str], number: int) -> str:
+    return lines[number - 1].strip() if 0 < number <= len(lines) else ""
+
+
+def _traceback(trace: Optional[TracebackType]) -> str:
+    """Return a traceback without this runtime's own frames, "" when nothing is left."""
+    entries: List[str] = []
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if not is_own(code):
+            entries.append(_entry(code, trace.tb_lineno or 0))
+        trace = trace.tb_next
+    lines = ["Traceback (most recent call last):"] if entries else []
+    for entry, group in itertools.groupby(entries):
+        count = len(list(group))
+        lines += [entry] * min(count, _REPEATED)
+        if count > _REPEATED:
+            lines.append("  [Previous line repeated %d more times]" % (count - _REPEATED))
+    return "\n".join(lines)
+
+
+def _entry(code: CodeType, number: int) -> str:
+    source = sources.get(code.co_filename)
+    if source is None:
+        entry = '  File "%s", line %d, in %s' % (code.co_filename, number, code.co_name)
+        line = linecache.getline(code.co_filename, number).strip()
+    else:
+        name = "<module>" if code is source.entry else code.co_name
+        entry = '  PL/Container function "%s", line %d, in %s' % (source.function, number, name)
+        line = _line(source.lines, number)
+    return entry + "\n    " + line if line else entry

@@ -1,0 +1,128 @@
+"""Compiles registered sources to functions."""
+
+from __future__ import annotations
+
+import builtins
+import linecache
+import re
+from types import CodeType, FunctionType
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
+
+from . import codec, errors, plpy
+
+if TYPE_CHECKING:
+    import ast
+
+_ONLY_AST = 0x400  # ast.PyCF_ONLY_AST, without the price of the module
+_CO_GENERATOR = 0x20  # inspect.CO_GENERATOR
+_ON_LINE = re.compile(r"\bon line (\d+)")
+
+# GD of PL/Python: shared by all functions of this interpreter
+global_data: Dict[Any, Any] = {}
+
+
+class Function:
+    """A registered function, ready to be called.
+
+    `call` takes nothing: arguments are set in `namespace`, the function's globals. `failure` is
+    the payload of the Error that answers each call when the source did not compile.
+    """
+
+    __slots__ = ("arguments", "call", "failure", "namespace", "result")
+
+    def __init__(self, register: codec.Register) -> None:
+        self.arguments: Tuple[Tuple[str, codec.Type], ...] = tuple(register.arguments)
+        self.result = register.result
+        self.failure: Optional[bytes] = None
+        self.namespace: Dict[str, Any] = {
+            "__builtins__": builtins,
+            "__name__": "__main__",
+            "plpy": plpy,
+            "GD": global_data,
+            "SD": {},
+        }
+        self.call: Optional[FunctionType] = None
+        try:
+            self.call = _compile(register, self.namespace)
+        except Exception as error:
+            fields = errors.describe_compilation(register.name, register.source, error)
+            self.failure = codec.encode_fields(fields)
+            return
+        if self.call.__code__.co_flags & _CO_GENERATOR:
+            message = "set-returning functions are not supported yet"
+            self.failure = codec.encode_fields([("C", "0A000"), ("M", message)])
+
+
+def forget_source(function_id: int) -> None:
+    """Drop what tracebacks needed of a function."""
+    for name in [name for name in errors.sources if name.endswith(" #%d>" % function_id)]:
+        del errors.sources[name]
+        linecache.cache.pop(name, None)
+
+
+def _compile(register: codec.Register, namespace: Dict[str, Any]) -> FunctionType:
+    # plpython3u normalises line ends in the same way.
+    source = register.source.replace("\r\n", "\n").replace("\r", "\n")
+    filename = '<PL/Container function "%s" #%d>' % (register.name, register.function_id)
+    entry = "__plcontainer_function_" + re.sub(r"\W", "_", register.name, flags=re.ASCII)
+    module: ast.Module = compile(
+        "def _(): pass", filename, "exec", flags=_ONLY_AST, dont_inherit=True
+    )  # type: ignore[assignment]
+    definition: Any = module.body[0]
+    definition.name = entry
+    definition.body = _parse(source, filename) or definition.body
+    code = compile(module, filename, "exec", dont_inherit=True)
+    (body,) = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    lines = source.split("\n")
+    forget_source(register.function_id)
+    errors.sources[filename] = errors.Source(register.name, body, lines)
+    # For the traceback module in the hands of users; None: there is no file to compare with.
+    linecache.cache[filename] = (len(source), None, [line + "\n" for line in lines], filename)
+    return FunctionType(body, namespace)
+
+
+def _parse(source: str, filename: str) -> List[ast.stmt]:
+    """Return the statements of a body.
+
+    A body may be indented as a whole: it is that of a function. It then becomes the block of an
+    `if`, which stands in the place of a blank line before it so that lines keep their numbers.
+    """
+    lines = source.split("\n")
+    first = next((i for i, line in enumerate(lines) if _is_code(line)), None)
+    if first is None or lines[first][:1] not in (" ", "\t", "\f"):
+        return _statements(source, filename)
+    if first > 0:
+        return _block("\n".join(["if 1:", *lines[1:]]), filename)
+    try:
+        block = _block("if 1:\n" + source, filename)
+    except SyntaxError as error:
+        error.lineno = error.lineno and error.lineno - 1
+        error.msg = _ON_LINE.sub(lambda m: "on line %d" % (int(m[1]) - 1), error.msg)
+        raise
+    import ast
+
+    for statement in block:
+        ast.increment_lineno(statement, -1)
+    return block
+
+
+def _is_code(line: str) -> bool:
+    stripped = line.strip()
+    return bool(stripped) and not stripped.startswith("#")
+
+
+def _statements(source: str, filename: str) -> List[ast.stmt]:
+    module: Any = compile(source, filename, "exec", flags=_ONLY_AST, dont_inherit=True)
+    return module.body  # type: ignore[no-any-return]
+
+
+def _block(source: str, filename: str) -> List[ast.stmt]:
+    first: Any
+    first, *rest = _statements(source, filename)
+    outside = first.orelse or rest
+    if outside:
+        raise IndentationError(
+            "unindent does not match any outer indentation level",
+            (filename, outside[0].lineno, None, None),
+        )
+    return first.body  # type: ignore[no-any-return]

@@ -1,0 +1,237 @@
+"""Start-up of a sandbox: connections, signals, and the messages that are no calls."""
+
+from __future__ import annotations
+
+import faulthandler
+import gc
+import importlib
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+from types import FrameType
+from typing import Any, Callable, NoReturn, Optional
+
+from . import codec, convert, errors, functions, plpy
+from .codec import ProtocolError
+
+# Seconds between two interrupts of a call that goes on after a Cancel.
+_INSIST = 0.1
+
+
+def _load_loop() -> Any:
+    """Return the C loop, or the one in Python where it can't be loaded or PLC_PURE=1."""
+    if os.environ.get("PLC_PURE") != "1":
+        try:
+            from . import _plc
+
+            _plc.configure(ProtocolError, convert.fail, convert.decimal)
+            return _plc
+        except ImportError:
+            pass
+    from .loop import Loop
+
+    return Loop()
+
+
+class Runtime:
+    """What a sandbox is besides its calls."""
+
+    def __init__(self) -> None:
+        self.loop = _load_loop()
+        self._greeted = False
+        self._field_limit = errors.FIELD_LIMIT
+        self._interrupts = 0
+        self._interrupted = -1
+
+    # --- frames -----------------------------------------------------------
+
+    def control(self, kind: int, flags: int, call_id: int, payload: bytes) -> Optional[bytes]:
+        """Handle a frame that is no call; return the frame that answers it."""
+        if flags != 0 or (kind != codec.PING and not self._greeted):
+            raise ProtocolError("unexpected message")
+        if kind == codec.PING:
+            return self._ping(call_id, codec.decode_ping(payload))
+        if kind == codec.REGISTER:
+            register = codec.decode_register(payload)
+            self.loop.install(register.function_id, functions.Function(register))
+        elif kind == codec.FORGET:
+            function_id = codec.decode_forget(payload)
+            self.loop.remove(function_id)
+            functions.forget_source(function_id)
+        else:
+            raise ProtocolError("unexpected message")
+        return None
+
+    def _ping(self, call_id: int, ping: codec.Ping) -> bytes:
+        if not ping.lowest <= codec.VERSION <= ping.highest:
+            message = "sandbox speaks versions %d to %d of the protocol" % ((codec.VERSION,) * 2)
+            fields = codec.encode_fields([("C", "08P01"), ("M", message)])
+            return codec.encode_frame(call_id, codec.ERROR, fields)
+        limit = min(ping.max_frame, codec.MAX_FRAME_DEFAULT)
+        if limit < codec.MAX_FRAME_HANDSHAKE:
+            raise ProtocolError("max_frame is too small")
+        self._greeted = True
+        self.loop.allow(limit)
+        # Sixteen fields of characters of four bytes each fit then.
+        self._field_limit = min(errors.FIELD_LIMIT, limit // 128)
+        plpy._set_keywords(ping.keywords)
+        reply = codec.PingReply(
+            codec.VERSION,
+            ping.features & codec.FEATURES,
+            codec.MAX_FRAME_DEFAULT,
+            "python %d.%d.%d" % sys.version_info[:3],
+            self.loop.name,
+        )
+        payload = codec.encode_ping_reply(reply)
+        return codec.encode_frame(call_id, codec.PING, payload, codec.FLAG_REPLY)
+
+    def failure(self, error: BaseException) -> bytes:
+        """Return the payload of the Error that ends a call."""
+        if self.loop.canceled():
+            fields = errors.canceled()
+        else:
+            fields = errors.describe(error)
+        return codec.encode_fields(
+            [(key, errors.clean(text, self._field_limit)) for key, text in fields]
+        )
+
+    def emit(self, level: int, fields: codec.Fields) -> None:
+        """Send a Log; one that belongs to no call goes to the container's log."""
+        cleaned = [(key, errors.clean(text, self._field_limit)) for key, text in fields]
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError("plpy can be used in the function's own thread only")
+        if not self.loop.send(codec.LOG, codec.encode_log(level, cleaned)):
+            print(dict(cleaned)["M"], file=sys.stderr)
+
+    # --- signals ----------------------------------------------------------
+
+    def interrupt(self, signum: int, frame: Optional[FrameType]) -> None:
+        """Handle SIGINT: end the call that is to be cancelled, if its own code runs."""
+        if not self.loop.canceled() or frame is None or errors.is_own(frame.f_code):
+            return
+        if self._interrupted != self.loop.current():
+            self._interrupted, self._interrupts = self.loop.current(), 0
+        self._interrupts += 1
+        if self._interrupts > 1:
+            # The function caught the first: raise in the clause that catches, too.
+            sys.settrace(self._trace)
+            while frame is not None:
+                frame.f_trace = self._trace
+                frame = frame.f_back
+        raise errors.QueryCanceled
+
+    def _trace(self, frame: FrameType, event: str, arg: object) -> Optional[Callable[..., Any]]:
+        if not self.loop.canceled():
+            sys.settrace(None)
+            return None
+        if event == "line" and not errors.is_own(frame.f_code):
+            raise errors.QueryCanceled
+        return self._trace
+
+    def watch(self, connection: socket.socket) -> None:
+        """Serve the signal connection; its end is the end of this process."""
+        try:
+            self._watch(connection)
+        except (OSError, ProtocolError) as error:
+            print("signal connection: %s" % error, file=sys.stderr, flush=True)
+            os._exit(1)
+
+    def _watch(self, connection: socket.socket) -> NoReturn:
+        main = threading.main_thread().ident or 0
+        poll = select.poll()
+        poll.register(connection, select.POLLIN)
+        received = b""
+        target = -1
+        while True:
+            if poll.poll(None if target == -1 else _INSIST * 1000):
+                data = connection.recv(4096)
+                if not data:
+                    leave(0)
+                received += data
+                while len(received) >= codec.HEADER_SIZE:
+                    header = codec.decode_header(received[: codec.HEADER_SIZE], 0)
+                    if header.type != codec.CANCEL or header.flags != 0:
+                        raise ProtocolError("unexpected message")
+                    received = received[codec.HEADER_SIZE :]
+                    self.loop.cancel(header.call_id)
+                    target = header.call_id
+            if target != -1 and self.loop.current() == target:
+                signal.pthread_kill(main, signal.SIGINT)
+            else:
+                target = -1
+
+    def start_watching(self, connection: socket.socket) -> None:
+        """Start the thread that serves the signal connection; signals are the main thread's."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        threading.Thread(target=self.watch, args=(connection,), daemon=True).start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def leave(status: int) -> NoReturn:
+    """End the process at once: what users left running has no say."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:
+            pass
+    os._exit(status)
+
+
+def _warm_up() -> None:
+    """Import what functions are likely to need, before anybody waits for it."""
+    for name in filter(None, os.environ.get("PLC_PRELOAD", "").split(",")):
+        try:
+            importlib.import_module(name.strip())
+        except ImportError as error:
+            print("PLC_PRELOAD: %s" % error, file=sys.stderr)
+
+
+def _connect(path: str) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.connect(path)
+    return connection
+
+
+def main() -> NoReturn:
+    """Serve the backend at $PLC_SOCKET until it is gone."""
+    path = os.environ.get("PLC_SOCKET")
+    if not path:
+        sys.exit("PLC_SOCKET is not set")
+    faulthandler.enable()
+    # Output of functions goes to the container's log line by line.
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
+    runtime = Runtime()
+    signal.signal(signal.SIGINT, runtime.interrupt)
+    signal.signal(signal.SIGTERM, lambda signum, frame: leave(0))
+    os.register_at_fork(after_in_child=runtime.loop.disown)
+    plpy._connect(runtime.emit)
+    _warm_up()
+    gc.collect()
+    gc.freeze()
+    try:
+        data = _connect(path)
+        runtime.start_watching(_connect(path))
+    except OSError as error:
+        sys.exit("cannot connect to %s: %s" % (path, error))
+    canceled = codec.encode_fields(errors.canceled())
+    try:
+        runtime.loop.serve(data.fileno(), runtime.control, runtime.failure, canceled)
+    except ProtocolError as error:
+        _refuse(data, error)
+        leave(1)
+    except ConnectionError:
+        pass
+    leave(0)
+
+
+def _refuse(data: socket.socket, error: ProtocolError) -> None:
+    print("data connection: %s" % error, file=sys.stderr)
+    fields = codec.encode_fields([("C", "08P01"), ("M", "protocol violation: %s" % error)])
+    try:
+        data.send(codec.encode_frame(0, codec.ERROR, fields), socket.MSG_DONTWAIT)
+    except OSError:
+        pass
