@@ -8,6 +8,7 @@
 
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 
 #include "common/keywords.h"
 #include "mb/pg_wchar.h"
@@ -234,30 +235,53 @@ receive_frame(plc_lease *lease, plc_frame *frame, TimestampTz deadline, const ch
 	return RECEIVED;
 }
 
+/* The pieces of what was written, in order. Returns how many there are. */
+static int
+gather_output(const plc_writer *out, struct iovec *vectors)
+{
+	size_t		done = 0;
+	int			n = 0;
+
+	for (int i = 0; i < out->nsplices; i++)
+	{
+		const plc_splice *splice = &out->splices[i];
+
+		if (splice->at > done)
+			vectors[n++] = (struct iovec) {out->data + done, splice->at - done};
+		vectors[n++] = (struct iovec) {unconstify(void *, splice->data), splice->length};
+		done = splice->at;
+	}
+	if (out->length > done)
+		vectors[n++] = (struct iovec) {out->data + done, out->length - done};
+	return n;
+}
+
 /* Sends what was written. Returns false when the sandbox is gone. */
 static bool
 send_output(plc_lease *lease)
 {
-	const uint8 *p = lease->out.data;
-	size_t		left = lease->out.length;
+	struct iovec vectors[2 * PLC_MAX_SPLICES + 1];
+	struct msghdr message = {.msg_iov = vectors};
 
+	message.msg_iovlen = gather_output(&lease->out, vectors);
 	lease->sending = true;
-	while (left > 0)
+	while (message.msg_iovlen > 0)
 	{
-		ssize_t		n = send(lease->data, p, left, MSG_NOSIGNAL);
+		ssize_t		n = sendmsg(lease->data, &message, MSG_NOSIGNAL);
 
+		if (n < 0 && errno != EINTR && errno != EAGAIN && errno != EWOULDBLOCK)
+			return false;
+		for (; n > 0 && (size_t) n >= message.msg_iov->iov_len; message.msg_iov++, message.msg_iovlen--)
+			n -= message.msg_iov->iov_len;
+		if (message.msg_iovlen == 0)
+			break;
 		if (n > 0)
 		{
-			p += n;
-			left -= n;
+			message.msg_iov->iov_base = (char *) message.msg_iov->iov_base + n;
+			message.msg_iov->iov_len -= n;
 		}
-		else if (errno != EINTR && errno != EAGAIN && errno != EWOULDBLOCK)
-			return false;
-		if (left > 0)
-		{
-			handle_interrupts(lease);
-			plc_lease_tend(lease);
-		}
+		handle_interrupts(lease);
+		plc_lease_tend(lease);
 	}
 	lease->sending = false;
 	return true;
@@ -315,7 +339,7 @@ plc_channel_handshake(plc_lease *lease)
 
 	if (out->resize == NULL)
 		plc_writer_init(out, plc_resize_memory);
-	out->length = 0;
+	plc_writer_reset(out);
 	lease->max_frame = PLC_MAX_FRAME_HANDSHAKE;
 	plc_frame_begin(out, ++lease->call_id, PLC_PING, 0);
 	plc_write_u32(out, PLC_MAGIC);
@@ -407,7 +431,7 @@ write_call(plc_lease *lease, plc_function *function, FunctionCallInfo fcinfo)
 {
 	plc_writer *out = &lease->out;
 
-	out->length = 0;
+	plc_writer_reset(out);
 	lease->call_id++;
 	for (int id = -1; (id = bms_next_member(lease->forgotten, id)) >= 0;)
 	{
@@ -423,10 +447,10 @@ write_call(plc_lease *lease, plc_function *function, FunctionCallInfo fcinfo)
 	for (int i = 0; i < function->nargs; i++)
 		plc_type_write(out, &function->args[i], fcinfo->args[i].value, fcinfo->args[i].isnull);
 	plc_frame_end(out);
-	if (out->error != NULL || out->length - out->frame - PLC_HEADER_SIZE > lease->max_frame)
+	if (out->error != NULL || plc_frame_size(out) - PLC_HEADER_SIZE > lease->max_frame)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("arguments of %zu bytes are too large for a sandbox", out->length),
+				 errmsg("arguments of %zu bytes are too large for a sandbox", plc_frame_size(out)),
 				 errdetail("The limit is " UINT64_FORMAT " bytes.", lease->max_frame)));
 }
 
@@ -545,6 +569,15 @@ shrink_buffers(plc_lease *lease)
 	}
 }
 
+static void
+end_call(plc_lease *lease)
+{
+	if (lease->in_start != lease->in_end)
+		violation(lease, "It sent more than the answer");
+	lease->in_call = false;
+	lease->calls++;
+}
+
 /* Makes one call of a function in its lease's sandbox. */
 Datum
 plc_channel_call(plc_function *function, FunctionCallInfo fcinfo)
@@ -573,10 +606,7 @@ plc_channel_call(plc_function *function, FunctionCallInfo fcinfo)
 		switch (frame.header.type)
 		{
 			case PLC_RESULT:
-				if (lease->in_start != lease->in_end)
-					violation(lease, "It sent more than the answer");
-				lease->in_call = false;
-				lease->calls++;
+				end_call(lease);
 				result = read_result(lease, function, &frame, &fcinfo->isnull);
 				if (lease->in_capacity > KEEP_BUFFER || lease->out.capacity > KEEP_BUFFER)
 					shrink_buffers(lease);
@@ -586,8 +616,7 @@ plc_channel_call(plc_function *function, FunctionCallInfo fcinfo)
 				plc_read_fields(&reader, &fields);
 				if (!plc_read_end(&reader))
 					violation(lease, reader.error);
-				lease->in_call = false;
-				lease->calls++;
+				end_call(lease);
 				plc_report_error(&fields, ERRCODE_EXTERNAL_ROUTINE_EXCEPTION);
 				break;
 			case PLC_LOG:

@@ -148,30 +148,35 @@ static void
 write_varlena(plc_writer *writer, Datum value, bool is_text)
 {
 	struct varlena *bytes = PG_DETOAST_DATUM_PACKED(value);
+	bool		is_spliced = false;
 
-	if (is_text)
+	if (is_text && GetDatabaseEncoding() != PG_UTF8)
 		plc_write_server_text(writer, VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
 	else
-		plc_write_str(writer, VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
-	if ((Pointer) bytes != DatumGetPointer(value))
+	{
+		plc_write_u32(writer, VARSIZE_ANY_EXHDR(bytes));
+		is_spliced = plc_write_spliced(writer, VARDATA_ANY(bytes), VARSIZE_ANY_EXHDR(bytes));
+	}
+	if (!is_spliced && (Pointer) bytes != DatumGetPointer(value))
 		pfree(bytes);
 }
 
-/* Elements of a fixed-size kind, the slots of NULLs zero. */
-static void
+/*
+ * Elements of a fixed-size kind, the slots of NULLs zero. Returns whether they stay in
+ * the array until the frame is sent.
+ */
+static bool
 write_fixed_elements(plc_writer *writer, const plc_type *type, ArrayType *array, const bool *nulls,
 					 int count)
 {
 	size_t		size = plc_kind_size(type->element_kind);
 	const char *source = ARR_DATA_PTR(array);
-	uint8	   *target = plc_put(writer, size * count);
+	uint8	   *target;
 
 	/* bool has one byte in both, the others are aligned to their own size: no gaps. */
 	if (nulls == NULL)
-	{
-		memcpy(target, source, size * count);
-		return;
-	}
+		return plc_write_spliced(writer, source, size * count);
+	target = plc_put(writer, size * count);
 	for (int i = 0; i < count; i++, target += size)
 	{
 		if (nulls[i])
@@ -182,6 +187,7 @@ write_fixed_elements(plc_writer *writer, const plc_type *type, ArrayType *array,
 			source += size;
 		}
 	}
+	return false;
 }
 
 static void
@@ -213,6 +219,7 @@ write_array(plc_writer *writer, plc_type *type, Datum value)
 	int			ndim = ARR_NDIM(array);
 	int			count = ArrayGetNItems(ndim, ARR_DIMS(array));
 	bool	   *nulls = NULL;
+	bool		is_spliced = false;
 
 	if (ARR_HASNULL(array) && count > 0)
 	{
@@ -227,17 +234,20 @@ write_array(plc_writer *writer, plc_type *type, Datum value)
 	if (count > 0)
 	{
 		if (plc_kind_size(type->element_kind) > 0)
-			write_fixed_elements(writer, type, array, nulls, count);
+			is_spliced = write_fixed_elements(writer, type, array, nulls, count);
 		else
 			write_string_elements(writer, type, array, nulls, count);
 	}
 	if (nulls != NULL)
 		pfree(nulls);
-	if ((Pointer) array != DatumGetPointer(value))
+	if (!is_spliced && (Pointer) array != DatumGetPointer(value))
 		pfree(array);
 }
 
-/* Writes one argument. */
+/*
+ * Writes one argument. What is large stays where it is, in the current memory context,
+ * until the frame was sent.
+ */
 void
 plc_type_write(plc_writer *writer, plc_type *type, Datum value, bool is_null)
 {

@@ -216,6 +216,22 @@ plc_reserve(plc_writer *writer, size_t length)
 	return true;
 }
 
+bool
+plc_write_spliced(plc_writer *writer, const void *bytes, size_t length)
+{
+	if (length < PLC_SPLICE_MIN || writer->nsplices == PLC_MAX_SPLICES)
+	{
+		plc_write_bytes(writer, bytes, length);
+		return false;
+	}
+	writer->splices[writer->nsplices].at = writer->length;
+	writer->splices[writer->nsplices].data = bytes;
+	writer->splices[writer->nsplices].length = length;
+	writer->nsplices++;
+	writer->spliced += length;
+	return true;
+}
+
 void
 plc_write_str(plc_writer *writer, const char *data, size_t length)
 {
@@ -232,7 +248,7 @@ void
 plc_write_padding(plc_writer *writer)
 {
 	/* A header has 16 bytes: from the frame's start the multiples are the same. */
-	size_t		length = (8 - ((writer->length - writer->frame) & 7)) & 7;
+	size_t		length = (8 - (plc_frame_size(writer) & 7)) & 7;
 	static const uint8_t zeroes[8];
 
 	plc_write_bytes(writer, zeroes, length);
@@ -284,6 +300,7 @@ void
 plc_frame_begin(plc_writer *writer, uint32_t call_id, plc_message type, uint8_t flags)
 {
 	writer->frame = writer->length;
+	writer->frame_spliced = writer->spliced;
 	plc_write_u32(writer, call_id);
 	plc_write_u8(writer, (uint8_t) type);
 	plc_write_u8(writer, flags);
@@ -294,7 +311,7 @@ plc_frame_begin(plc_writer *writer, uint32_t call_id, plc_message type, uint8_t 
 void
 plc_frame_end(plc_writer *writer)
 {
-	uint64_t	length = writer->length - writer->frame - PLC_HEADER_SIZE;
+	uint64_t	length = plc_frame_size(writer) - PLC_HEADER_SIZE;
 
 	if (writer->error == NULL)
 		memcpy(writer->data + writer->frame + 8, &length, sizeof(length));

@@ -130,12 +130,28 @@ typedef struct plc_reader
  */
 typedef void *(*plc_resize) (void *data, size_t capacity);
 
+/* Bytes of the caller's that belong into a frame but are not copied. */
+typedef struct plc_splice
+{
+	size_t		at;				/* they follow this many bytes of the writer's data */
+	const void *data;
+	size_t		length;
+} plc_splice;
+
+#define PLC_MAX_SPLICES 8
+/* Below this, copying is cheaper than one more vector of a sendmsg(). */
+#define PLC_SPLICE_MIN 65536
+
 typedef struct plc_writer
 {
 	uint8_t    *data;
 	size_t		length;
 	size_t		capacity;
-	size_t		frame;			/* where the frame being written begins */
+	size_t		frame;			/* where the frame being written begins, */
+	size_t		frame_spliced;	/* and how much was spliced before it */
+	size_t		spliced;		/* bytes of all splices */
+	int			nsplices;
+	plc_splice	splices[PLC_MAX_SPLICES];
 	plc_resize	resize;
 	const char *error;			/* NULL while all is well */
 } plc_writer;
@@ -313,6 +329,28 @@ plc_write_bytes(plc_writer *writer, const void *bytes, size_t length)
 
 	if (place != NULL && length > 0)
 		memcpy(place, bytes, length);
+}
+
+/*
+ * Writes bytes that stay where they are until the frame was sent. Returns whether
+ * they were spliced; otherwise they were copied.
+ */
+extern bool plc_write_spliced(plc_writer *writer, const void *bytes, size_t length);
+
+/* Begins anew, keeping the memory. */
+static inline void
+plc_writer_reset(plc_writer *writer)
+{
+	writer->length = writer->spliced = 0;
+	writer->nsplices = 0;
+	writer->error = NULL;
+}
+
+/* Bytes of the frame being written, header and splices included. */
+static inline size_t
+plc_frame_size(const plc_writer *writer)
+{
+	return writer->length - writer->frame + writer->spliced - writer->frame_spliced;
 }
 
 #define PLC_DEFINE_WRITE(name, ctype) \
