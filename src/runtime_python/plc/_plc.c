@@ -10,7 +10,9 @@
  * SPDX-License-Identifier: Apache-2.0
  */
 #define PY_SSIZE_T_CLEAN
+#ifndef Py_LIMITED_API
 #define Py_LIMITED_API 0x03090000
+#endif
 #include <Python.h>
 
 #include <errno.h>

@@ -165,15 +165,19 @@ class Reader:
         return self.data[start : start + length]
 
     def u8(self) -> int:
+        """Return an unsigned integer of 8 bits."""
         return self.take(1)[0]
 
     def u16(self) -> int:
+        """Return an unsigned integer of 16 bits."""
         return int(_U16.unpack(self.take(2))[0])
 
     def u32(self) -> int:
+        """Return an unsigned integer of 32 bits."""
         return int(_U32.unpack(self.take(4))[0])
 
     def u64(self) -> int:
+        """Return an unsigned integer of 64 bits."""
         return int(_U64.unpack(self.take(8))[0])
 
     def raw(self) -> memoryview:

@@ -115,7 +115,7 @@ def from_python(declared: Type, result: object) -> Value:
 def _exact(kind: int, value: Any) -> Scalar:
     """Return what travels in form BINARY, None for what only has a text form."""
     if kind == codec.BOOL:
-        return True if value else False
+        return bool(value)
     if kind in _RANGES:
         bound = _RANGES[kind]
         return int(value) if type(value) is int and -bound <= value < bound else None
@@ -153,12 +153,11 @@ def _exact_numeric(value: Any) -> Optional[str]:
 
 
 def _string(value: Any) -> str:
-    """Return the text of any object as PL/Python makes it."""
+    """Return the text of any object as PL/Python makes it: a subclass of str is its own text."""
+    if isinstance(value, str):
+        value = str.__str__(value)
     try:
-        if isinstance(value, str):
-            text = str.__str__(value)
-        else:
-            text = repr(value) if isinstance(value, float) else str(value)
+        text = repr(value) if isinstance(value, float) else str(value)
     except Exception as error:
         fail(TEXT_FAILED, error)
     try:

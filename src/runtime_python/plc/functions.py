@@ -65,9 +65,7 @@ def _compile(register: codec.Register, namespace: Dict[str, Any]) -> FunctionTyp
     source = register.source.replace("\r\n", "\n").replace("\r", "\n")
     filename = '<PL/Container function "%s" #%d>' % (register.name, register.function_id)
     entry = "__plcontainer_function_" + re.sub(r"\W", "_", register.name, flags=re.ASCII)
-    module: ast.Module = compile(
-        "def _(): pass", filename, "exec", flags=_ONLY_AST, dont_inherit=True
-    )  # type: ignore[assignment]
+    module: ast.Module = compile("def _(): pass", filename, "exec", flags=_ONLY_AST, dont_inherit=True)
     definition: Any = module.body[0]
     definition.name = entry
     definition.body = _parse(source, filename) or definition.body

@@ -83,6 +83,7 @@ class Loop:
                 if frame is None:
                     return
                 header, payload = frame
+                answer: Optional[bytes]
                 if header.type == codec.CALLREQ and header.flags == 0:
                     answer = self._call(header.call_id, payload, failure, canceled)
                 else:
@@ -125,9 +126,7 @@ class Loop:
             self._have += count
         return True
 
-    def _call(
-        self, call_id: int, payload: bytearray, failure: Failure, canceled: bytes
-    ) -> bytes:
+    def _call(self, call_id: int, payload: bytearray, failure: Failure, canceled: bytes) -> bytes:
         function = self._functions.get(codec.decode_call_id(payload))
         if function is None:
             raise ProtocolError("call of a function that is not registered")
@@ -140,8 +139,6 @@ class Loop:
         try:
             try:
                 self._current = call_id
-                if self._cancel == call_id:
-                    raise QueryCanceled
                 kind, answer = codec.RESULT, self._result(function)
             except BaseException as error:
                 kind, answer = codec.ERROR, failure(error)
@@ -154,6 +151,8 @@ class Loop:
         return codec.encode_frame(call_id, kind, answer)
 
     def _result(self, function: Function) -> bytes:
+        if self.canceled():
+            raise QueryCanceled
         result: Any = function.call()  # type: ignore[misc]
         answer = codec.encode_result(function.result, convert.from_python(function.result, result))
         if len(answer) > self._limit:
@@ -164,8 +163,7 @@ class Loop:
     def _set_arguments(function: Function, payload: bytearray) -> None:
         types = [declared for _, declared in function.arguments]
         values = [
-            convert.to_python(declared, value)
-            for declared, value in zip(types, codec.decode_call(payload, types))
+            convert.to_python(declared, value) for declared, value in zip(types, codec.decode_call(payload, types))
         ]
         for (name, _), value in zip(function.arguments, values):
             if name:

@@ -35,9 +35,12 @@ _FIELD_KEYS = {
 _PLAIN_START = frozenset("abcdefghijklmnopqrstuvwxyz_")
 _PLAIN = _PLAIN_START | frozenset("0123456789")
 
-# Set by the runtime: how a Log frame leaves, and the key words that the database quotes.
-_emit: Optional[Callable[[int, codec.Fields], None]] = None
-_keywords: FrozenSet[str] = frozenset()
+
+class _Session:
+    """Set by the runtime: how a Log frame leaves, and the key words that the database quotes."""
+
+    emit: Optional[Callable[[int, codec.Fields], None]] = None
+    keywords: FrozenSet[str] = frozenset()
 
 
 class Error(Exception):
@@ -46,7 +49,7 @@ class Error(Exception):
     __module__ = "plpy"
 
 
-class Fatal(Exception):
+class Fatal(Exception):  # noqa: N818 - PL/Python's name
     """An error that would end a session; a sandbox's word is not taken for that."""
 
     __module__ = "plpy"
@@ -117,10 +120,10 @@ def _fields(args: Tuple[object, ...], kwargs: Dict[str, Any]) -> Dict[str, str]:
 def _log(level: int, args: Tuple[object, ...], kwargs: Dict[str, Any]) -> None:
     fields = _fields(args, kwargs)
     keyed = [(_FIELD_KEYS[name], value) for name, value in fields.items()]
-    if _emit is None:
+    if _Session.emit is None:
         print(fields["message"], file=sys.stderr)
     else:
-        _emit(level, keyed)
+        _Session.emit(level, keyed)
 
 
 def _with_details(raised: Exception, fields: Dict[str, str]) -> Exception:
@@ -162,16 +165,14 @@ def quote_nullable(value: Optional[str], /) -> str:
 def quote_ident(value: str, /) -> str:
     """Quote a string as an identifier where it needs quotes."""
     name = _checked("quote_ident", value, "str")
-    if name[:1] in _PLAIN_START and _PLAIN.issuperset(name) and name not in _keywords:
+    if name[:1] in _PLAIN_START and _PLAIN.issuperset(name) and name not in _Session.keywords:
         return name
     return '"' + name.replace('"', '""') + '"'
 
 
 def _unsupported(name: str) -> Callable[..., NoReturn]:
-    def function(*args: object, **kwargs: object) -> NoReturn:
-        raise _with_details(
-            Error("plpy.%s is not supported yet" % name), {"sqlstate": "0A000"}
-        )
+    def function(*_args: object, **_kwargs: object) -> NoReturn:
+        raise _with_details(Error("plpy.%s is not supported yet" % name), {"sqlstate": "0A000"})
 
     function.__name__ = function.__qualname__ = name
     return function
@@ -187,12 +188,10 @@ rollback = _unsupported("rollback")
 
 def _connect(emit: Callable[[int, codec.Fields], None]) -> None:
     """Make this the module `plpy`, whose logs go to `emit`."""
-    global _emit
-    _emit = emit
+    _Session.emit = emit
     sys.modules["plpy"] = sys.modules[__name__]
     sys.modules["plpy.spiexceptions"] = spiexceptions
 
 
 def _set_keywords(keywords: List[str]) -> None:
-    global _keywords
-    _keywords = frozenset(keywords)
+    _Session.keywords = frozenset(keywords)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import gc
 import importlib
@@ -26,11 +27,11 @@ def _load_loop() -> Any:
     if os.environ.get("PLC_PURE") != "1":
         try:
             from . import _plc
-
-            _plc.configure(ProtocolError, convert.fail, convert.decimal)
-            return _plc
         except ImportError:
             pass
+        else:
+            _plc.configure(ProtocolError, convert.fail, convert.decimal)
+            return _plc
     from .loop import Loop
 
     return Loop()
@@ -90,13 +91,8 @@ class Runtime:
 
     def failure(self, error: BaseException) -> bytes:
         """Return the payload of the Error that ends a call."""
-        if self.loop.canceled():
-            fields = errors.canceled()
-        else:
-            fields = errors.describe(error)
-        return codec.encode_fields(
-            [(key, errors.clean(text, self._field_limit)) for key, text in fields]
-        )
+        fields = errors.canceled() if self.loop.canceled() else errors.describe(error)
+        return codec.encode_fields([(key, errors.clean(text, self._field_limit)) for key, text in fields])
 
     def emit(self, level: int, fields: codec.Fields) -> None:
         """Send a Log; one that belongs to no call goes to the container's log."""
@@ -108,7 +104,7 @@ class Runtime:
 
     # --- signals ----------------------------------------------------------
 
-    def interrupt(self, signum: int, frame: Optional[FrameType]) -> None:
+    def interrupt(self, _signum: int, frame: Optional[FrameType]) -> None:
         """Handle SIGINT: end the call that is to be cancelled, if its own code runs."""
         if not self.loop.canceled() or frame is None or errors.is_own(frame.f_code):
             return
@@ -123,7 +119,7 @@ class Runtime:
                 frame = frame.f_back
         raise errors.QueryCanceled
 
-    def _trace(self, frame: FrameType, event: str, arg: object) -> Optional[Callable[..., Any]]:
+    def _trace(self, frame: FrameType, event: str, _arg: object) -> Optional[Callable[..., Any]]:
         if not self.loop.canceled():
             sys.settrace(None)
             return None
@@ -173,10 +169,9 @@ class Runtime:
 def leave(status: int) -> NoReturn:
     """End the process at once: what users left running has no say."""
     for stream in (sys.stdout, sys.stderr):
-        try:
+        # They may be anything by now, and closed.
+        with contextlib.suppress(Exception):
             stream.flush()
-        except Exception:
-            pass
     os._exit(status)
 
 
@@ -206,7 +201,7 @@ def main() -> NoReturn:
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     runtime = Runtime()
     signal.signal(signal.SIGINT, runtime.interrupt)
-    signal.signal(signal.SIGTERM, lambda signum, frame: leave(0))
+    signal.signal(signal.SIGTERM, lambda *_: leave(0))
     os.register_at_fork(after_in_child=runtime.loop.disown)
     plpy._connect(runtime.emit)
     _warm_up()
@@ -231,7 +226,5 @@ def main() -> NoReturn:
 def _refuse(data: socket.socket, error: ProtocolError) -> None:
     print("data connection: %s" % error, file=sys.stderr)
     fields = codec.encode_fields([("C", "08P01"), ("M", "protocol violation: %s" % error)])
-    try:
+    with contextlib.suppress(OSError):
         data.send(codec.encode_frame(0, codec.ERROR, fields), socket.MSG_DONTWAIT)
-    except OSError:
-        pass
