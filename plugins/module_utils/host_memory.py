@@ -16,8 +16,8 @@ def _read(path: Path) -> str:
 def memory_bytes(root: Path) -> int:
     """Return the memory in bytes that processes of this host share; 0 when nothing tells.
 
-    ``root`` is where the host's /proc and /sys are. A host that is a container has the limits of its cgroup and of those
-    above it, which /proc/meminfo does not show.
+    ``root`` is where the host's /proc and /sys are. A host that is a container has the limits of its cgroup and of
+    those above it, which /proc/meminfo does not show.
     """
     found = re.search(r"^MemTotal:\s+(\d+)", _read(root / "proc/meminfo"), re.MULTILINE)
     lowest = int(found[1]) * 1024 if found else 0

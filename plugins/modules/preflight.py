@@ -30,7 +30,7 @@ options:
     elements: str
     required: true
   directories:
-    description: Directories that will hold data. Those that do not exist yet are judged by their nearest parent that does.
+    description: Directories that will hold data. One that does not exist yet is judged by the nearest above it.
     type: list
     elements: str
     required: true
@@ -244,7 +244,9 @@ def check_cgroups(host: Host, controllers: list[str], out: Findings) -> None:
     if "/sys/fs/cgroup" in unified:
         missing = [name for name in controllers if name not in on_v2]
         if missing:
-            out.problems.append(f"cgroups: version 2 without {', '.join(missing)}; see cgroup_disable= on the kernel command line")
+            out.problems.append(
+                f"cgroups: version 2 without {', '.join(missing)}; see cgroup_disable= on the kernel command line"
+            )
         check_cgroup_driver(host, out)
         return
     if not legacy:
@@ -256,14 +258,17 @@ def check_cgroups(host: Host, controllers: list[str], out: Findings) -> None:
             continue
         if name in on_v2:
             out.problems.append(
-                f"cgroups: {name} is on version 2 while Docker will use version 1; boot with systemd.unified_cgroup_hierarchy=1, or with 0"
+                f"cgroups: {name} is on version 2 while Docker will use version 1; "
+                "boot with systemd.unified_cgroup_hierarchy=1, or with 0"
             )
         else:
             out.problems.append(f"cgroups: version 1 without {name}; boot with cgroup_enable={name}")
     swap = re.search(r"^SwapTotal:\s+(\d+)", host.read("/proc/meminfo"), re.MULTILINE)
     counters = host.path("/sys/fs/cgroup/memory")
     if swap and int(swap[1]) > 0 and "memory" in legacy and not any(counters.glob("memory.memsw.*")):
-        out.notes.append("cgroups: swap is on but not counted, a sandbox can use it beyond its limit; boot with swapaccount=1")
+        out.notes.append(
+            "cgroups: swap is on but not counted, a sandbox can use it beyond its limit; boot with swapaccount=1"
+        )
 
 
 def check_cgroup_driver(host: Host, out: Findings) -> None:
@@ -274,7 +279,9 @@ def check_cgroup_driver(host: Host, out: Findings) -> None:
         out.notes.append("cgroups: /etc/docker/daemon.json cannot be read as JSON")
         return
     if "native.cgroupdriver=cgroupfs" in options:
-        out.notes.append("cgroups: Docker uses the driver cgroupfs beside systemd on version 2; two writers of one tree")
+        out.notes.append(
+            "cgroups: Docker uses the driver cgroupfs beside systemd on version 2; two writers of one tree"
+        )
 
 
 def existing_parent(path: Path) -> Path:
@@ -329,9 +336,13 @@ def check_disk(host: Host, directories: list[str], disk_gb: float, allow_loop: b
         device, kind = device_of(host, there, mounts)
         loops = sorted(name for name in block_devices(host, device) if re.match(r"loop\d", name))
         if loops and not allow_loop:
-            out.problems.append(f"disk: {directory} is on the loop device /dev/{loops[0]}, which loses data and is slow; give it a disk")
+            out.problems.append(
+                f"disk: {directory} is on the loop device /dev/{loops[0]}, which loses data and is slow; give it a disk"
+            )
         if kind == "overlay" and Path(directory).name in ("docker", "containerd"):
-            out.problems.append(f"disk: {directory} is on an overlay file system, on which Docker cannot lay another; give it a volume")
+            out.problems.append(
+                f"disk: {directory} is on an overlay file system, on which Docker cannot lay another; give it a volume"
+            )
         space = os.statvfs(there)
         free = space.f_bavail * space.f_frsize / 2**30
         if free < disk_gb:
@@ -388,7 +399,7 @@ def clock_is_synchronized() -> bool:
     return bool(library.adjtimex(ctypes.create_string_buffer(TIMEX_BYTES)) != TIME_ERROR)
 
 
-def check_clock(now: float, control: float, skew: float, synchronized: bool, severity: str, out: Findings) -> None:
+def check_clock(now: float, control: float, skew: float, synchronized: bool, *, severity: str, out: Findings) -> None:
     """Check the clock against sense and against the control node's (all in seconds)."""
     if now < EARLIEST:
         out.problems.append(f"clock: it says {time.strftime('%Y-%m-%d', time.gmtime(now))}; it was never set")
@@ -454,7 +465,8 @@ def main() -> None:
     check_disk(host, asked["directories"], asked["disk_gb"], asked["allow_loop_devices"], out)
     check_memory(host, asked["memory_mb"], out)
     check_ports(host, asked["ports"], out)
-    check_clock(now, asked["control_time"], asked["clock_skew_s"], clock_is_synchronized(), asked["clock_unsynchronized"], out)
+    severity = asked["clock_unsynchronized"]
+    check_clock(now, asked["control_time"], asked["clock_skew_s"], clock_is_synchronized(), severity=severity, out=out)
     installed, is_older = runc_version(asked["runc_minimum"])
     check_runc(installed, asked["runc_minimum"], is_older, asked["runc_policy"], out)
 
