@@ -40,7 +40,8 @@ class BuiltPackage:
     def to_json(self) -> dict[str, object]:
         """Return the package as plain data; artefacts are keys of their own."""
         plain = asdict(self)
-        return {**plain, **plain.pop("artefacts"), "deb": str(self.deb)}
+        artefacts = plain.pop("artefacts")
+        return {**plain, **artefacts, "deb": str(self.deb)}
 
 
 def find_package(name: str, release: str) -> BuiltPackage | None:
