@@ -1,0 +1,87 @@
+"""Where a sandbox meets the server: a listening socket in a directory of its own, mounted into the sandbox."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import shutil
+import socket
+from pathlib import Path
+from typing import Final
+
+from protocol_server.backends import Connections
+from protocol_server.errors import SQLSTATE_SYSTEM_ERROR, StartFailedError
+
+SOCKET_NAME: Final = "sandbox.sock"
+
+
+def sandboxes_directory(state_directory: Path) -> Path:
+    """The directory that holds one directory per sandbox; closed to everyone but the server."""
+    return state_directory / "sandboxes"
+
+
+def remove_directory(directory: Path) -> None:
+    """Remove a sandbox's directory; one that is not there is fine. Symbolic links are not followed."""
+    try:
+        shutil.rmtree(directory)
+    except FileNotFoundError:
+        return
+
+
+class Rendezvous:
+    """The directory and the listening socket of one sandbox that is being started."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._listener: socket.socket | None = None
+
+    async def open(self) -> None:
+        """Make the directory and listen. Raises StartFailedError with path and free space when the host refuses."""
+        try:
+            self._listener = await asyncio.to_thread(self._listen)
+        except OSError as error:
+            detail = f"{self.directory}: {error.strerror}"
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                # An inode may be what is missing, so both are told.
+                space = os.statvfs(self.directory.parent)
+                detail += f"; {space.f_bavail * space.f_frsize} bytes and {space.f_favail} inodes are free there"
+            raise StartFailedError(
+                SQLSTATE_SYSTEM_ERROR, "could not create the directory of a sandbox", detail=detail
+            ) from error
+
+    def _listen(self) -> socket.socket:
+        self.directory.mkdir(mode=0o711)
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            # The sandbox's user has no rights here but these; everyone else is kept out by the parent directory.
+            self.directory.chmod(0o711)
+            path = self.directory / SOCKET_NAME
+            listener.bind(str(path))
+            path.chmod(0o666)
+            listener.listen(2)
+        except OSError:
+            listener.close()
+            remove_directory(self.directory)
+            raise
+        return listener
+
+    async def accept(self) -> Connections:
+        """The sandbox's two connections, in the order in which it made them."""
+        if self._listener is None:
+            raise RuntimeError("the rendezvous is not open")
+        loop = asyncio.get_running_loop()
+        data, _ = await loop.sock_accept(self._listener)
+        try:
+            signal, _ = await loop.sock_accept(self._listener)
+        except BaseException:
+            data.close()
+            raise
+        return Connections(data, signal)
+
+    def close(self) -> None:
+        """Stop listening and take the socket away, so that nothing can connect any more. The directory stays."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+            (self.directory / SOCKET_NAME).unlink(missing_ok=True)

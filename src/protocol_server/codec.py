@@ -1,0 +1,214 @@
+"""The lease conversation's frames and messages (src/protocol/PROTOCOL.md), strict in what is accepted.
+
+Everything here is pure: bytes in, values out. A violation raises ProtocolViolationError and ends the connection.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from protocol_server.errors import ProtocolViolationError
+
+MAGIC: Final = 0x31434C50  # "PLC1"
+VERSION: Final = 1
+MAX_PAYLOAD: Final = 64 * 1024
+HEADER: Final = struct.Struct("<IBBHQ")
+_HELLO: Final = struct.Struct("<IHH")
+_U32: Final = struct.Struct("<I")
+
+TYPE_ERROR: Final = 4
+TYPE_LEASE: Final = 32
+TYPE_GRANT: Final = 33
+TYPE_RECLAIM: Final = 34
+TYPE_RECLAIMED: Final = 35
+TYPE_EXITED: Final = 36
+
+#: Longest name PostgreSQL stores, in bytes; a role, database or runtime beyond it cannot exist.
+MAX_NAME: Final = 63
+_TOKEN_LENGTH: Final = 64
+
+
+@dataclass(frozen=True)
+class Header:
+    """A frame's header. `length` is the payload's size in bytes."""
+
+    call_id: int
+    type: int
+    length: int
+
+
+@dataclass(frozen=True)
+class LeaseRequest:
+    """A backend asks for a sandbox of `runtime` on behalf of `role`, a member of `member_of`."""
+
+    runtime: str
+    role: str
+    member_of: tuple[str, ...]
+    database: str
+
+
+@dataclass(frozen=True)
+class ReclaimRequest:
+    """A backend asks for the lease it held before the server was restarted."""
+
+    token: str
+
+
+Request = LeaseRequest | ReclaimRequest
+
+
+class Reader:
+    """Reads the encoding's scalars from one payload; every length is checked before use."""
+
+    def __init__(self, payload: bytes) -> None:
+        self._payload = payload
+        self._position = 0
+
+    def take(self, count: int, what: str) -> bytes:
+        """The next `count` bytes."""
+        end = self._position + count
+        if end > len(self._payload):
+            raise ProtocolViolationError(f"payload ends inside {what}")
+        piece = self._payload[self._position : end]
+        self._position = end
+        return piece
+
+    def u32(self, what: str) -> int:
+        """An unsigned 32-bit integer."""
+        value: int = _U32.unpack(self.take(4, what))[0]
+        return value
+
+    def text(self, what: str, limit: int = MAX_PAYLOAD) -> str:
+        """A `str` of at most `limit` bytes: UTF-8, no NUL."""
+        length = self.u32(what)
+        if length > limit:
+            raise ProtocolViolationError(f"{what} of {length} bytes is longer than {limit}")
+        piece = self.take(length, what)
+        if b"\0" in piece:
+            raise ProtocolViolationError(f"{what} contains a NUL byte")
+        try:
+            return piece.decode("utf-8")
+        except UnicodeDecodeError:
+            raise ProtocolViolationError(f"{what} is not valid UTF-8") from None
+
+    def texts(self, what: str, limit: int) -> tuple[str, ...]:
+        """A `list<str>`; the items must fit into the payload, so a forged count costs nothing."""
+        count = self.u32(what)
+        if count * 4 > len(self._payload) - self._position:
+            raise ProtocolViolationError(f"{what} names {count} items, more than the payload holds")
+        return tuple(self.text(what, limit) for _ in range(count))
+
+    def hello(self) -> None:
+        """Magic, version and the reserved word that open a request."""
+        magic, version, reserved = _HELLO.unpack(self.take(_HELLO.size, "the request's head"))
+        if magic != MAGIC:
+            raise ProtocolViolationError("this is not the lease conversation (wrong magic)")
+        if version != VERSION:
+            raise ProtocolViolationError(f"protocol version {version} is not supported, this server speaks {VERSION}")
+        if reserved != 0:
+            raise ProtocolViolationError("the reserved word of the request is not 0")
+
+    def end(self) -> None:
+        """Nothing may follow."""
+        left = len(self._payload) - self._position
+        if left:
+            raise ProtocolViolationError(f"{left} bytes follow the message")
+
+
+def decode_header(data: bytes) -> Header:
+    """A request's header from exactly 16 bytes."""
+    call_id, kind, flags, reserved, length = HEADER.unpack(data)
+    if kind not in (TYPE_LEASE, TYPE_RECLAIM):
+        raise ProtocolViolationError(f"message type {kind} is not a request to the protocol server")
+    if flags != 0 or reserved != 0:
+        raise ProtocolViolationError("reserved bits of the frame header are set")
+    if length > MAX_PAYLOAD:
+        raise ProtocolViolationError(f"payload of {length} bytes is larger than {MAX_PAYLOAD}")
+    return Header(call_id, kind, length)
+
+
+def decode_request(header: Header, payload: bytes) -> Request:
+    """The request that `payload` holds."""
+    reader = Reader(payload)
+    reader.hello()
+    request: Request
+    if header.type == TYPE_LEASE:
+        # The runtime may be longer than any that exists: "does not exist" is the better answer then.
+        request = LeaseRequest(
+            runtime=reader.text("the runtime"),
+            role=reader.text("the role", MAX_NAME),
+            member_of=reader.texts("the list of roles", MAX_NAME),
+            database=reader.text("the database", MAX_NAME),
+        )
+    else:
+        request = ReclaimRequest(token=reader.text("the token", _TOKEN_LENGTH))
+    reader.end()
+    return request
+
+
+def pack_text(value: str) -> bytes:
+    """A `str`. NUL bytes and lone surrogates cannot travel and are replaced."""
+    data = value.replace("\0", "\ufffd").encode("utf-8", "replace")
+    return _U32.pack(len(data)) + data
+
+
+def pack_frame(kind: int, call_id: int, payload: bytes) -> bytes:
+    """A frame: 16 bytes of header, then the payload."""
+    if len(payload) > MAX_PAYLOAD:
+        raise ValueError(f"payload of {len(payload)} bytes is larger than {MAX_PAYLOAD}")
+    return HEADER.pack(call_id, kind, 0, 0, len(payload)) + payload
+
+
+def encode_lease(call_id: int, request: LeaseRequest) -> bytes:
+    """A Lease frame, as a backend sends it."""
+    members = _U32.pack(len(request.member_of)) + b"".join(pack_text(name) for name in request.member_of)
+    payload = _HELLO.pack(MAGIC, VERSION, 0) + pack_text(request.runtime) + pack_text(request.role)
+    return pack_frame(TYPE_LEASE, call_id, payload + members + pack_text(request.database))
+
+
+def encode_reclaim(call_id: int, token: str) -> bytes:
+    """A Reclaim frame, as a backend sends it."""
+    return pack_frame(TYPE_RECLAIM, call_id, _HELLO.pack(MAGIC, VERSION, 0) + pack_text(token))
+
+
+def encode_grant(call_id: int, sandbox: str, token: str) -> bytes:
+    """A Grant frame; the descriptors travel with its first byte."""
+    return pack_frame(TYPE_GRANT, call_id, pack_text(sandbox) + pack_text(token))
+
+
+def encode_reclaimed(call_id: int, sandbox: str) -> bytes:
+    """A Reclaimed frame."""
+    return pack_frame(TYPE_RECLAIMED, call_id, pack_text(sandbox))
+
+
+def encode_exited(sandbox: str, reason: str, sqlstate: str) -> bytes:
+    """An Exited frame. It opens an exchange of its own: call id 0."""
+    return pack_frame(TYPE_EXITED, 0, pack_text(sandbox) + pack_text(reason) + pack_text(sqlstate))
+
+
+def encode_error(call_id: int, fields: Mapping[str, str]) -> bytes:
+    """An Error frame of `fields` by their one-letter key. Long values are cut so that the frame fits."""
+    limit = MAX_PAYLOAD // 8
+    body = b"".join(key.encode("ascii") + pack_text(_cut(value, limit)) for key, value in fields.items())
+    return pack_frame(TYPE_ERROR, call_id, body + b"\0")
+
+
+def _cut(value: str, limit: int) -> str:
+    # Four bytes is the longest UTF-8 form of a character.
+    return value if len(value) * 4 <= limit else value[: limit // 4 - 3] + "..."
+
+
+def decode_fields(payload: bytes) -> dict[str, str]:
+    """The fields of an Error frame by their key, as a backend reads them."""
+    reader = Reader(payload)
+    fields: dict[str, str] = {}
+    while (key := reader.take(1, "a field's key")) != b"\0":
+        name = key.decode("latin-1")
+        if name not in "CMDHWstcdn" or name in fields or len(fields) == 16:
+            raise ProtocolViolationError(f"field {name!r} is unknown, repeated or one too many")
+        fields[name] = reader.text(f"field {name}")
+    reader.end()
+    return fields
