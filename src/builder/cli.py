@@ -8,7 +8,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from builder import cache
 from builder.description import image_names, image_releases, package_names
@@ -79,18 +79,22 @@ def _show(options: argparse.Namespace, built: BuiltImage | BuiltPackage, brief: 
 
 
 def _all(options: argparse.Namespace) -> None:
-    wanted = [result.partition("/") for result in options.results]
+    started = time.monotonic()
 
-    def build(name: str, release: str) -> str:
-        started = time.monotonic()
-        maker = build_image if name in image_names() else build_package
-        built = maker(name, release, say=_say)
-        took = f"{time.monotonic() - started:.0f} s" if built.changed else "cached"
-        return f"{name} for Debian {release}: {took}"
+    def build(result: str) -> str:
+        begun = time.monotonic()
+        name, _, release = result.partition("/")
+        if name in image_names():
+            changed = build_image(name, release, say=_say).changed
+        else:
+            changed = build_package(name, release, say=_say).changed
+        return f"  {name} for Debian {release}: {time.monotonic() - begun:.0f} s" if changed else ""
 
     with ThreadPoolExecutor(_PARALLEL) as pool:
-        for line in [pool.submit(build, name, release) for name, _, release in wanted]:
-            _say(line.result())
+        for built in as_completed([pool.submit(build, result) for result in options.results]):
+            if line := built.result():
+                _say(line)
+    _say(f"Build images and packages: {time.monotonic() - started:.0f} s")
 
 
 def _record(options: argparse.Namespace) -> None:

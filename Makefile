@@ -1,0 +1,88 @@
+# Verbs. `make up` is the first one.
+#
+# LAB_NAME, LAB_SUBNET, LAB_POSTGRESQL_FIRST_PORT and DEBIAN (12 or 13) say something else than settings/ does:
+# make up LAB_NAME=second LAB_POSTGRESQL_FIRST_PORT=25432
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+
+LAB_NAME ?= $(shell sed -n 's/^lab_name: *//p' settings/lab.yml)
+DEBIAN ?= $(shell sed -n 's/^lab_debian: *"\(.*\)"/\1/p' settings/lab.yml)
+HOST ?= segment1
+export LAB_NAME LAB_SUBNET LAB_POSTGRESQL_FIRST_PORT DEBIAN
+
+# Text of a person reaches programs through the environment, and neither make nor a shell reads it.
+unexport SQL CMD
+export CAISSON_SQL := $(value SQL)
+export CAISSON_CMD := $(value CMD)
+
+AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
+BIN := .venv/bin/
+PLAYBOOK := ANSIBLE_STDOUT_CALLBACK=phases $(AS_ROOT) $(BIN)ansible-playbook
+BUILDER := $(AS_ROOT) $(BIN)python -m builder
+# what takes longest comes first
+RESULTS := runtime_python/12 lab_host/$(DEBIAN) plpython/13 plcontainer/$(DEBIAN) protocol_server/$(DEBIAN) base/$(DEBIAN)
+
+CONTAINER = $(LAB_NAME)-$(HOST)
+EXEC = $(AS_ROOT) docker exec -i
+NEED_HOST = @[ "$$($(AS_ROOT) docker container inspect --format '{{.State.Running}}' "$(CONTAINER)" 2>/dev/null)" = true ] || { \
+	echo "The lab $(LAB_NAME) has no host $(HOST) that is up. Its hosts:" \
+	  "$$($(AS_ROOT) docker ps --filter label=caisson.lab=$(LAB_NAME) --format '{{.Names}}' | sed 's/^$(LAB_NAME)-//' | sort | xargs)." \
+	  'Bring it up: make up' >&2; exit 1; }
+PSQL = -u postgres "$(CONTAINER)" psql -X
+
+.PHONY: help up down status sql psql shell test lint docs bench lock bootstrap dev
+
+help: ## list the verbs
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+
+up: ## build everything, start the lab and ask its hosts a question
+	@started=$$(date +%s); ./bootstrap && $(BUILDER) all $(RESULTS) && $(PLAYBOOK) playbooks/up.yml && \
+	  echo "Up in $$(( $$(date +%s) - started )) s."
+
+down: bootstrap ## remove everything the lab has in Docker; caches stay
+	@$(PLAYBOOK) playbooks/lab_down.yml
+
+status: bootstrap ## show what is up
+	@$(PLAYBOOK) playbooks/lab_status.yml
+
+sql: ## run SQL='...' on HOST=segment1
+	$(NEED_HOST)
+	@printf '%s\n' "$$CAISSON_SQL" | $(EXEC) $(PSQL) -v ON_ERROR_STOP=1
+
+psql: ## open a session as superuser on HOST=segment1, or run the SQL on standard input
+	$(NEED_HOST)
+	@if [ -t 0 ]; then exec $(EXEC) -t $(PSQL); else exec $(EXEC) $(PSQL) -A -t -v ON_ERROR_STOP=1; fi
+
+shell: ## open a shell on HOST=segment1, or run CMD='...'
+	$(NEED_HOST)
+	@if [ -n "$$CAISSON_CMD" ]; then exec $(EXEC) "$(CONTAINER)" sh -c "$$CAISSON_CMD"; \
+	  else exec $(EXEC) -t "$(CONTAINER)" bash -l; fi
+
+test: lint ## lint, and run all tests
+	@$(AS_ROOT) $(BIN)pytest
+
+lint: dev ## check style and types of everything
+	@$(BIN)ruff check
+	@$(BIN)ruff format --check
+	@$(BIN)mypy
+	@$(BIN)shellcheck bootstrap $$(git ls-files '*.sh' .ci)
+	@$(BIN)yamllint .
+	@$(BIN)ansible-lint -q
+	@$(BIN)python scripts/role_options.py --check
+
+docs: dev ## write the tables of options in the roles' README files
+	@$(BIN)python scripts/role_options.py
+
+bench: dev ## measure calls and provisioning on the lab that is up
+	@$(AS_ROOT) $(BIN)python bench/calls.py
+
+lock: dev ## renew the locks of Python packages and the records of Debian packages
+	@$(BIN)python scripts/lock.py
+	@$(BUILDER) record
+
+bootstrap:
+	@./bootstrap
+
+dev:
+	@./bootstrap --dev
