@@ -336,7 +336,11 @@ def load(server_file: Path, runtimes_file: Path | None = None) -> Config:
     server = _load_server(server_document)
     problems = list(server_document.problems)
     runtimes: dict[str, Runtime] = {}
-    file = runtimes_file or (server.runtimes_file if server is not None else None)
+    file = runtimes_file
+    if file is None and isinstance(server_document.value, dict):
+        # Also when the server's file is refused: whoever mends it wants to know of the other one's problems, too.
+        named = server.runtimes_file if server is not None else server_document.value.get("runtimes_file")
+        file = Path(named) if isinstance(named, str | Path) else None
     if file is not None:
         document = _Document(file)
         runtimes = _load_runtimes(document, server.runtime_directories if server is not None else None)

@@ -326,6 +326,9 @@ class Sandboxes:
                     sandbox = pool.ready.popleft()
                     self._lease(pool, sandbox)
                     waiter.set_result(sandbox)
+            # Whoever had these started did not wait for them.
+            while len(pool.ready) > pool.runtime.pool.max:
+                self.retire(pool.ready[-1], "pool is full")
         # Whoever waits comes before the pools.
         for pool in sorted(self._pools.values(), key=lambda pool: -pool.unserved):
             while pool.unserved and self._starts < self._config.start_concurrency and self._make_room(pool):
@@ -367,11 +370,10 @@ class Sandboxes:
             quiet_s = now - pool.last_lease
             if quiet_s + 0.001 >= self._config.pool_idle_s:
                 pool.target = pool.runtime.pool.min
+                while len(pool.ready) > pool.target:
+                    self.retire(pool.ready[-1], "pool shrinks")
             elif pool.target > pool.runtime.pool.min or len(pool.ready) > pool.target:
                 self._call_later(self._config.pool_idle_s - quiet_s, self._shrink)
-            limit = max(pool.target, pool.runtime.pool.max) if quiet_s < self._config.pool_idle_s else pool.target
-            while len(pool.ready) > limit:
-                self.retire(pool.ready[-1], "pool shrinks")
         self._pump()
 
     # starting and watching

@@ -487,7 +487,12 @@ def _listen(path: Path, gid: int) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
         listener.bind(str(part))
-        os.chown(part, -1, gid)
+        try:
+            os.chown(part, -1, gid)
+        except PermissionError as error:
+            raise PermissionError(
+                error.errno, f"could not give the socket to group {gid}: the server's user must be a member of it"
+            ) from error
         part.chmod(0o660)
         listener.listen(_LISTEN_BACKLOG)
         part.rename(path)
