@@ -13,8 +13,8 @@ name: phases
 type: stdout
 short_description: One line a play, with its time; failures in full
 description:
-  - Prints the name of every play and how long it took, what debug tasks say, and for every failure the host, the task and
-    the cause. Everything else is left out.
+  - Prints the name of every play and how long it took, what debug tasks say, and for every failure the host, the task
+    and the cause. Everything else is left out.
 """
 
 _CAUSES = ("msg", "stderr", "module_stderr", "stdout", "module_stdout", "reason")

@@ -70,7 +70,9 @@ try:
     from builder.errors import BuildError
     from builder.images import build_image, find_image
 except ImportError:
-    build_image = None
+    HAS_BUILDER = False
+else:
+    HAS_BUILDER = True
 
 
 def main() -> None:
@@ -83,17 +85,19 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    if build_image is None:
+    if not HAS_BUILDER:
         module.fail_json(msg=missing_required_lib("builder", reason="run ./bootstrap, then Ansible from .venv"))
     name, debian = module.params["name"], module.params["debian"]
     notes: list[str] = []
     try:
         image = find_image(name, debian) if module.check_mode else build_image(name, debian, say=notes.append)
+        if image is None:
+            module.exit_json(changed=False, available=False, name=name, debian=debian, notes=notes)
+            return
         loaded = module.params["load"] and not module.check_mode and image.load()
     except BuildError as error:
         module.fail_json(msg=str(error))
-    if image is None:
-        module.exit_json(changed=False, available=False, name=name, debian=debian, notes=notes)
+        return
     module.exit_json(**{**image.to_json(), "changed": image.changed or loaded}, available=True, notes=notes)
 
 

@@ -68,7 +68,9 @@ try:
     from builder.errors import BuildError
     from builder.packages import build_package, find_package
 except ImportError:
-    build_package = None
+    HAS_BUILDER = False
+else:
+    HAS_BUILDER = True
 
 
 def main() -> None:
@@ -80,7 +82,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    if build_package is None:
+    if not HAS_BUILDER:
         module.fail_json(msg=missing_required_lib("builder", reason="run ./bootstrap, then Ansible from .venv"))
     name, debian = module.params["name"], module.params["debian"]
     notes: list[str] = []
@@ -88,8 +90,10 @@ def main() -> None:
         package = find_package(name, debian) if module.check_mode else build_package(name, debian, say=notes.append)
     except BuildError as error:
         module.fail_json(msg=str(error))
+        return
     if package is None:
         module.exit_json(changed=False, available=False, name=name, debian=debian, notes=notes)
+        return
     module.exit_json(**package.to_json(), available=True, notes=notes)
 
 

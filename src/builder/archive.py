@@ -7,7 +7,7 @@ import json
 import tarfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 _CHUNK = 1 << 20
 _CONFIG_KEYS = {
@@ -21,28 +21,35 @@ _CONFIG_KEYS = {
 
 
 def write_archive(
-    path: Path, *, layer: BinaryIO, config: dict[str, Any], architecture: str, tag: str, epoch: int
+    path: Path, *, name: str, layer: IO[bytes], config: dict[str, Any], architecture: str, epoch: int
 ) -> str:
     """Write `layer`, an uncompressed tar stream, as the only layer of a Docker archive.
 
     `config` has the keys of image.yml's `config`; `epoch` is in seconds since 1970. The layer is read once and never
-    held in memory. Returns the image id, `sha256:` and 64 hex digits: the digest of the configuration.
+    held in memory. The image's tag is image_tag's. Returns the image id, `sha256:` and 64 hex digits: the digest of the
+    configuration.
     """
     with path.open("wb") as archive:
         archive.write(bytes(tarfile.BLOCKSIZE))
         diff_id, size = _copy_layer(layer, archive)
         image = _canonical(_image_config(config, architecture, diff_id, epoch))
-        image_id = hashlib.sha256(image).hexdigest()
-        manifest = [{"Config": f"{image_id}.json", "Layers": ["layer.tar"], "RepoTags": [tag]}]
-        for name, content in ((f"{image_id}.json", image), ("manifest.json", _canonical(manifest))):
-            archive.write(_header(name, len(content), epoch) + content + _padding(len(content)))
+        digest = hashlib.sha256(image).hexdigest()
+        image_id = f"sha256:{digest}"
+        manifest = [{"Config": f"{digest}.json", "Layers": ["layer.tar"], "RepoTags": [image_tag(name, image_id)]}]
+        for member, content in ((f"{digest}.json", image), ("manifest.json", _canonical(manifest))):
+            archive.write(_header(member, len(content), epoch) + content + _padding(len(content)))
         archive.write(bytes(2 * tarfile.BLOCKSIZE))
         archive.seek(0)
         archive.write(_header("layer.tar", size, epoch))
-    return f"sha256:{image_id}"
+    return image_id
 
 
-def _copy_layer(layer: BinaryIO, archive: BinaryIO) -> tuple[str, int]:
+def image_tag(name: str, image_id: str) -> str:
+    """Return the name under which an image is loaded: one tag, one content."""
+    return f"caisson/{name}:{image_id.removeprefix('sha256:')[:12]}"
+
+
+def _copy_layer(layer: IO[bytes], archive: IO[bytes]) -> tuple[str, int]:
     state, size = hashlib.sha256(), 0
     while chunk := layer.read(_CHUNK):
         state.update(chunk)

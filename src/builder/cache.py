@@ -52,7 +52,7 @@ def tree_digest(folder: Path) -> str:
     state = hashlib.sha256()
     for file in tree_files(folder) if folder.is_dir() else ():
         if file.is_symlink():
-            content, mode = os.readlink(file).encode(), "link"
+            content, mode = str(file.readlink()).encode(), "link"
         else:
             content, mode = file.read_bytes(), "x" if os.access(file, os.X_OK) else "-"
         state.update(f"{file.relative_to(folder)}\0{mode}\0{len(content)}\0".encode() + content)

@@ -93,8 +93,8 @@ def _all(options: argparse.Namespace) -> None:
     with ThreadPoolExecutor(_PARALLEL) as pool:
         for built in as_completed([pool.submit(build, result) for result in options.results]):
             if line := built.result():
-                _say(line)
-    _say(f"Build images and packages: {time.monotonic() - started:.0f} s")
+                print(line, flush=True)
+    print(f"Build images and packages: {time.monotonic() - started:.0f} s", flush=True)
 
 
 def _record(options: argparse.Namespace) -> None:

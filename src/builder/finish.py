@@ -65,7 +65,7 @@ def finish(task: Task, root: Path) -> None:
     for step in task.steps:
         subprocess.run(["chroot", str(root), *step], check=True, stdout=sys.stderr)
     for pattern in ALWAYS_REMOVED + task.remove:
-        for path in root.glob(pattern):
+        for path in list(root.glob(pattern)):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
@@ -92,8 +92,13 @@ def _extract(packages: list[str], root: Path) -> list[Record]:
     if not packages:
         return []
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run(["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *packages],
-                       check=True, cwd=folder, env=_apt(), stdout=sys.stderr)
+        subprocess.run(
+            ["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", *packages],
+            check=True,
+            cwd=folder,
+            env=_apt(),
+            stdout=sys.stderr,
+        )
         for deb in sorted(Path(folder).glob("*.deb")):
             subprocess.run(["dpkg-deb", "--extract", str(deb), str(root)], check=True)
         return _show([_of_deb(deb) for deb in Path(folder).glob("*.deb")])

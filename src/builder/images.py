@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from builder import cache, debian, engine
-from builder.archive import write_archive
+from builder.archive import image_tag, write_archive
 from builder.description import Image, load_image
 from builder.project import ROOT, settings
 from builder.records import differing, read_records, write_records
@@ -45,6 +46,10 @@ class BuiltImage:
         """Return the image as plain data."""
         return {**asdict(self), "archive": str(self.archive)}
 
+    def describe(self, folder: Path) -> None:
+        """Write the image's description beside its archive."""
+        (folder / "image.json").write_text(json.dumps(self.to_json(), indent=2) + "\n", encoding="utf-8")
+
     def load(self) -> bool:
         """Load the image into this machine's Docker if it is not there; returns whether it was loaded."""
         return engine.ensure_loaded(self.id, self.tag, self.archive)
@@ -76,9 +81,16 @@ def record_packages(name: str, release: str, *, say: Say) -> BuiltImage:
     write_records(image.record, records)
     changed = len(differing(before, records, debian.architecture()))
     say(f"{image.record.relative_to(ROOT)}: {len(records)} packages, {changed} changed")
-    # the record is an input: what was just built is what the new record describes
+    # the record is an input: what was just built is what the new one describes
+    key = image_key(image)
+    folder = cache.entry(_KIND, _entry_name(image, key))
     with cache.locked(f"image-{name}-{release}"):
-        return _cached(image) or _build(image)
+        if folder != built.archive.parent:
+            shutil.rmtree(folder, ignore_errors=True)
+            built.archive.parent.rename(folder)
+        built = replace(built, key=key, archive=folder / "image.tar")
+        built.describe(folder)
+    return built
 
 
 def image_key(image: Image) -> str:
@@ -99,9 +111,13 @@ def image_key(image: Image) -> str:
     })  # fmt: skip
 
 
+def _entry_name(image: Image, key: str) -> str:
+    return f"{image.name}-{image.debian}-{key[:12]}"
+
+
 def _cached(image: Image) -> BuiltImage | None:
     key = image_key(image)
-    folder = cache.entry(_KIND, f"{image.name}-{image.debian}-{key[:12]}")
+    folder = cache.entry(_KIND, _entry_name(image, key))
     description = folder / "image.json"
     if not description.is_file():
         return None
@@ -112,25 +128,29 @@ def _cached(image: Image) -> BuiltImage | None:
 
 def _build(image: Image) -> BuiltImage:
     key = image_key(image)
-    tag = f"caisson/{image.name}:{key[:12]}"
-    name = f"{image.name}-{image.debian}-{key[:12]}"
+    name = _entry_name(image, key)
     labels = {"caisson.image": image.name, "caisson.debian": image.debian, **image.config.get("labels", {})}
     with cache.new_entry(_KIND, name) as folder:
         with packed_root(image, records=folder / "packages.txt", log=folder / "build.log") as layer:
             image_id = write_archive(
                 folder / "image.tar",
+                name=image.name,
                 layer=layer,
                 config={**image.config, "labels": labels},
                 architecture=_OCI_ARCHITECTURES[debian.architecture()],
-                tag=tag,
                 epoch=settings().source_date_epoch,
             )
-        archive = cache.entry(_KIND, name) / "image.tar"
         built = BuiltImage(
-            name=image.name, debian=image.debian, id=image_id, tag=tag, archive=archive, key=key, changed=True
+            name=image.name,
+            debian=image.debian,
+            id=image_id,
+            tag=image_tag(image.name, image_id),
+            archive=cache.entry(_KIND, name) / "image.tar",
+            key=key,
+            changed=True,
         )
-        (folder / "image.json").write_text(json.dumps(built.to_json(), indent=2) + "\n", encoding="utf-8")
-    return replace(built, changed=True)
+        built.describe(folder)
+    return built
 
 
 def _compare_with_record(image: Image, built: BuiltImage, say: Say) -> None:

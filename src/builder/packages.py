@@ -113,7 +113,7 @@ def _entry_name(package: Package) -> str:
 def _build(package: Package, image: str) -> BuiltPackage:
     version = _version(package_key(package))
     with cache.new_entry(_KIND, _entry_name(package)) as folder:
-        with tempfile.TemporaryDirectory(prefix="caisson-package-", dir="/var/tmp") as workspace:  # noqa: S108
+        with tempfile.TemporaryDirectory(prefix="caisson-package-", dir=project.LARGE_TEMPORARY) as workspace:
             deb = _build_in_container(package, version, image, Path(workspace), folder)
         built = BuiltPackage(
             name=package.name,

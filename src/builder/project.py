@@ -12,6 +12,9 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 
+LARGE_TEMPORARY = Path("/var/tmp")  # noqa: S108 - only ever used by tempfile and mmdebstrap
+"""Where whole root file systems fit for a while: /tmp is in memory on Debian 13."""
+
 
 @dataclass(frozen=True)
 class Settings:

@@ -10,9 +10,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
-from builder import debian
+from builder import debian, project
 from builder.description import Image
 from builder.errors import BuildError
 from builder.finish import Task
@@ -22,7 +22,7 @@ _LOG_LINES = 25
 
 
 @contextmanager
-def packed_root(image: Image, *, records: Path, log: Path) -> Iterator[BinaryIO]:
+def packed_root(image: Image, *, records: Path, log: Path) -> Iterator[IO[bytes]]:
     """Give the image's root file system as a tar stream; its list of packages is in `records` when it has ended.
 
     Raises BuildError with the end of mmdebstrap's output when it fails.
@@ -47,8 +47,9 @@ def _command(image: Image, task_file: str) -> list[str]:
     options += [f'--customize-hook={hook}{shlex.quote(task_file)} "$1"']
     options += [f"--aptopt={line}" for line in debian.proxy_options()]
     options += ["--dpkgopt=force-unsafe-io"]
-    options += [f"--dpkgopt=path-{'include' if item[0] == '!' else 'exclude'}={item.lstrip('!')}"
-                for item in image.exclude]
+    options += [
+        f"--dpkgopt=path-{'include' if item[0] == '!' else 'exclude'}={item.lstrip('!')}" for item in image.exclude
+    ]
     if image.packages:
         options.append(f"--include={','.join(image.packages)}")
     if image.prefetch:
@@ -84,5 +85,9 @@ def _apt_files(image: Image) -> dict[str, str]:
 def _environment() -> dict[str, str]:
     """Return the environment of a build: nothing of the person's locale or time, and room for a root file system."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "PYTHON"))}
-    # /tmp is a memory file system on Debian 13
-    return {"TMPDIR": "/var/tmp", **kept, "LC_ALL": "C.UTF-8", "SOURCE_DATE_EPOCH": str(settings().source_date_epoch)}
+    return {
+        "TMPDIR": str(project.LARGE_TEMPORARY),
+        **kept,
+        "LC_ALL": "C.UTF-8",
+        "SOURCE_DATE_EPOCH": str(settings().source_date_epoch),
+    }
