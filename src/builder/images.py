@@ -79,7 +79,7 @@ def record_packages(name: str, release: str, *, say: Say) -> BuiltImage:
     before = read_records(image.record)
     records = read_records(built.packages)
     write_records(image.record, records)
-    changed = len(differing(before, records, debian.architecture()))
+    changed = len({record.name for record in set(before) ^ set(records)})
     say(f"{image.record.relative_to(ROOT)}: {len(records)} packages, {changed} changed")
     # the record is an input: what was just built is what the new one describes
     key = image_key(image)
