@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -252,6 +253,21 @@ class Daemon:
         names = docker("ps", "-a", "--filter", f"label=caisson.instance={self.instance}", "--format", "{{.Names}}")
         return set(names.split())
 
+    def warm(self) -> set[str]:
+        """Sandboxes that wait for a lease, as far as this server's log tells."""
+        events = self.events()
+        starts = [index for index, event in enumerate(events) if event["event"] == "ready"]
+        since = events[starts[-1] :] if starts else []
+        ready = {event["sandbox"] for event in since if event["event"] == "sandbox_started"}
+        return ready - {
+            event["sandbox"]
+            for event in since
+            if event["event"] in ("lease_granted", "sandbox_removed", "sandbox_exited")
+        }
+
+    def warm_containers(self) -> set[str]:
+        return {f"plcontainer-{sandbox}" for sandbox in self.warm()}
+
     def remove(self) -> None:
         if self.process is not None and self.process.poll() is None:
             self.kill()
@@ -264,3 +280,68 @@ class Daemon:
             yield self.start()
         finally:
             self.remove()
+
+
+class DockerProxy:
+    """Docker's socket under another path, which can go away or fall silent like a daemon does."""
+
+    def __init__(self, path: Path, upstream: str = "/run/docker.sock") -> None:
+        self.path = path
+        self._upstream = upstream
+        self._listener: socket.socket | None = None
+        self._open: list[socket.socket] = []
+        self._upstreams: list[socket.socket] = []
+        self._flowing = threading.Event()
+        self.requests = bytearray()
+        self._flowing.set()
+
+    def up(self) -> None:
+        """Listen, like a daemon that has started."""
+        self.path.unlink(missing_ok=True)
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._listener.bind(str(self.path))
+        self._listener.listen(64)
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def down(self) -> None:
+        """Break every connection and refuse new ones, like a daemon that was killed."""
+        if self._listener is not None:
+            self._listener.shutdown(socket.SHUT_RDWR)
+            self._listener.close()
+            self._listener = None
+        while self._open:
+            with contextlib.suppress(OSError):
+                self._open.pop().shutdown(socket.SHUT_RDWR)
+
+    def hang(self) -> None:
+        """Accept and answer nothing, like a daemon that is stuck."""
+        self._flowing.clear()
+
+    def resume(self) -> None:
+        self._flowing.set()
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                near, _ = listener.accept()
+            except OSError:
+                return
+            far = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            far.connect(self._upstream)
+            self._open += [near, far]
+            self._upstreams.append(far)
+            for source, sink in ((near, far), (far, near)):
+                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while piece := source.recv(65536):
+                self._flowing.wait()
+                if source not in self._upstreams:
+                    self.requests += piece
+                sink.sendall(piece)
+        except OSError:
+            pass
+        for sock in (source, sink):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
