@@ -79,6 +79,12 @@ CASES = (
 )
 
 
+def install_plpython(lab: Lab, host: str) -> None:
+    """Installs what calls are compared with: a segment host has no plpython3u of its own."""
+    version = lab.psql(host, "\\t on\nSELECT current_setting('server_version_num')::int / 10000;").strip()
+    lab.run(host, "apt-get", "install", "--yes", "--no-install-recommends", f"postgresql-plpython3-{version}")
+
+
 def create(case: Case, number: int, runtime: str) -> str:
     """SQL that makes the case's function in both languages."""
     head = f"CREATE FUNCTION bench.{{language}}_{number}{case.signature} LANGUAGE {{language}} AS $$\n"
@@ -131,6 +137,7 @@ def main() -> int:
     parser.add_argument("--runtime", default="plc_python_shared")
     arguments = parser.parse_args()
     lab = Lab.from_environment()
+    install_plpython(lab, arguments.host)
     lab.psql(
         arguments.host,
         SETUP + "".join(create(case, n, arguments.runtime) for n, case in enumerate(CASES)),

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-WARM_TIMEOUT_S = 30.0
+WARM_TIMEOUT_S = 30
 
 
 class LabError(RuntimeError):
@@ -55,9 +54,11 @@ class Lab:
 
     def await_warm_sandbox(self, host: str) -> None:
         """Waits until the host's only sandboxes are warm ones. Raises LabError after 30 s."""
-        deadline = time.monotonic() + WARM_TIMEOUT_S
         # A sandbox that is ready no longer has a socket that is listened on.
         ready = 'cd /run/plcontainer/sandboxes && [ "$(ls | wc -l)" -ge 1 ] && ! ls */sandbox.sock'
-        leased = 'ls /run/plcontainer/leases | grep -q .'
-        script = f"for i in $(seq 300); do if ({ready}) 2>/dev/null >&2 && ! {leased}; then exit 0; fi; sleep 0.1; done; exit 1"
-        self.run(host, "timeout", str(int(deadline - time.monotonic())), "sh", "-c", script)
+        unleased = '[ -z "$(ls /run/plcontainer/leases)" ]'
+        self.run(
+            host,
+            *("timeout", str(WARM_TIMEOUT_S), "sh", "-c"),
+            f"until ({ready} && {unleased}) >/dev/null 2>&1; do sleep 0.05; done",
+        )

@@ -49,7 +49,10 @@ def main() -> int:
     pairs = [(ping(), site()) for _ in range(RUNS)]
     pings, sites = (statistics.median(times) for times in zip(*pairs, strict=True))
     ratio = sites / pings
-    print(f"ansible all -m ping: {pings:.2f} s   site.yml without changes: {sites:.2f} s   ratio {ratio:.1f} (limit {LIMIT:.0f})")
+    print(
+        f"ansible all -m ping: {pings:.2f} s   site.yml without changes: {sites:.2f} s   "
+        f"ratio {ratio:.1f} (limit {LIMIT:.0f})"
+    )
     return 1 if ratio > LIMIT else 0
 
 

@@ -115,7 +115,7 @@ def test_check_of_finished_hosts_predicts_nothing(up: str) -> None:
 def test_sql_passes_text_unharmed(up: str) -> None:
     done = make("sql", "SQL=SELECT 'it''s $HOME \"q\" `x` \\n %s', pylog10(1000)", "HOST=segment2")
     assert done.returncode == 0, done.stderr
-    assert "it's $HOME \"q\" `x` \\n %s" in done.stdout
+    assert 'it\'s $HOME "q" `x` \\n %s' in done.stdout
     assert "3" in done.stdout
 
 
