@@ -17,6 +17,10 @@
 
 #include <errno.h>
 #include <math.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/socket.h>
 #include <sys/types.h>
@@ -70,6 +74,8 @@ enum
 #define BUFFER_KEPT ((size_t) 4 << 20) /* larger ones are released after their call */
 #define ARGUMENTS_KEPT ((size_t) 4 << 10)	/* so are the arguments of larger calls */
 #define BUCKETS 64
+#define WATCH_STACK ((size_t) 256 << 10)
+#define INSIST_MS 100		/* between two interrupts of a call that goes on after a Cancel */
 
 typedef struct argument
 {
@@ -95,10 +101,12 @@ typedef struct function
 static struct
 {
 	int			fd;
+	int			signal_fd;
+	pthread_t	main_thread;
 	bool		owned;			/* false in a child process */
 	uint64_t	limit;			/* of a payload */
-	int64_t		current;		/* the call whose user code runs, or -1 */
-	int64_t		cancel;			/* the call that shall end, or -1 */
+	_Atomic int64_t current;	/* the call whose user code runs, or -1 */
+	_Atomic int64_t cancel;		/* the call that shall end, or -1; the watching thread's */
 	uint8_t    *buffer;			/* BUFFER_SIZE bytes */
 	size_t		have;			/* bytes in it */
 	plc_writer	out;
@@ -107,7 +115,7 @@ static struct
 	PyObject   *fail;			/* convert.fail */
 	PyObject   *decimal;		/* convert.decimal */
 	PyObject   *args_name;
-} state = {.fd = -1, .owned = true, .limit = PLC_MAX_FRAME_HANDSHAKE, .current = -1, .cancel = -1};
+} state = {.fd = -1, .signal_fd = -1, .owned = true, .limit = PLC_MAX_FRAME_HANDSHAKE, .current = -1, .cancel = -1};
 
 static int
 protocol_error(const char *message)
@@ -1026,8 +1034,11 @@ static int
 set_arguments(const function *called, plc_reader *reader)
 {
 	PyObject   *args;
+	uint32_t	count = plc_read_u32(reader);
 
-	if (plc_read_u32(reader) != called->count)
+	if (reader->error != NULL)
+		return protocol_error(reader->error);
+	if (count != called->count)
 		return protocol_error("call has another number of arguments than its function");
 	args = PyList_New(called->count);
 	if (args == NULL)
@@ -1144,14 +1155,17 @@ serve_call(uint32_t call_id, const uint8_t *payload, size_t length, uint8_t *own
 	plc_writer	writer;
 	const function *called;
 	PyObject   *result;
+	uint32_t	id;
 	int			sent;
 
 	plc_reader_init(&reader, payload, length);
-	called = find_function(plc_read_u32(&reader));
+	id = plc_read_u32(&reader);
+	called = reader.error == NULL ? find_function(id) : NULL;
 	if (called == NULL)
 	{
 		free(owned);
-		return protocol_error("call of a function that is not registered");
+		return protocol_error(reader.error != NULL ? reader.error
+							  : "call of a function that is not registered");
 	}
 	if (called->failure != NULL)
 	{
@@ -1288,6 +1302,70 @@ serve_frame(PyObject *control, PyObject *failure, PyObject *canceled)
 		memmove(state.buffer, state.buffer + total, state.have);
 	}
 	return result < 0 ? -1 : 1;
+}
+
+/* --- the signal connection ------------------------------------------------- */
+
+/* A Cancel's call id, or -1 while it is not complete; the connection's end is the process's. */
+static int64_t
+receive_cancel(uint8_t *bytes, size_t *have)
+{
+	plc_header	header;
+	const char *error;
+	ssize_t		count = recv(state.signal_fd, bytes + *have, PLC_HEADER_SIZE - *have, 0);
+
+	if (count == 0 || (count < 0 && errno == ECONNRESET))
+		_exit(0);
+	if (count < 0)
+	{
+		perror("signal connection");
+		_exit(1);
+	}
+	*have += (size_t) count;
+	if (*have < PLC_HEADER_SIZE)
+		return -1;
+	*have = 0;
+	error = plc_header_decode(bytes, 0, &header);
+	if (error == NULL && (header.type != PLC_CANCEL || header.flags != 0))
+		error = "unexpected message";
+	if (error != NULL)
+	{
+		fprintf(stderr, "signal connection: %s\n", error);
+		_exit(1);
+	}
+	return (int64_t) header.call_id;
+}
+
+/*
+ * Runs without the interpreter lock, so that neither a Cancel nor the end of the backend waits for
+ * code that keeps it.
+ */
+static void *
+watch(void *unused)
+{
+	uint8_t		bytes[PLC_HEADER_SIZE];
+	size_t		have = 0;
+	int64_t		target = -1;
+
+	(void) unused;
+	for (;;)
+	{
+		struct pollfd ready = {.fd = state.signal_fd, .events = POLLIN};
+
+		if (poll(&ready, 1, target == -1 ? -1 : INSIST_MS) > 0)
+		{
+			int64_t		id = receive_cancel(bytes, &have);
+
+			if (id != -1)
+				state.cancel = target = id;
+		}
+		/* A call that comes after its Cancel sees it itself. */
+		if (target != -1 && state.current == target)
+			pthread_kill(state.main_thread, SIGINT);
+		else
+			target = -1;
+	}
+	return NULL;
 }
 
 /* --- the module ------------------------------------------------------------ */
@@ -1482,18 +1560,6 @@ py_current(PyObject *self, PyObject *unused)
 }
 
 static PyObject *
-py_cancel(PyObject *self, PyObject *args)
-{
-	unsigned int id;
-
-	(void) self;
-	if (!PyArg_ParseTuple(args, "I:cancel", &id))
-		return NULL;
-	state.cancel = id;
-	return PyBool_FromLong(state.current == (int64_t) id);
-}
-
-static PyObject *
 py_canceled(PyObject *self, PyObject *unused)
 {
 	(void) self;
@@ -1525,6 +1591,45 @@ py_send(PyObject *self, PyObject *args)
 	if (send_frame((uint32_t) state.current, (plc_message) type, payload) < 0)
 		return NULL;
 	Py_RETURN_TRUE;
+}
+
+static void
+terminate(int signum)
+{
+	(void) signum;
+	_exit(0);
+}
+
+static PyObject *
+py_watch(PyObject *self, PyObject *args)
+{
+	pthread_t	thread;
+	pthread_attr_t attributes;
+	sigset_t	all;
+	sigset_t	before;
+	struct sigaction action = {.sa_handler = terminate};
+	int			error;
+
+	(void) self;
+	if (!PyArg_ParseTuple(args, "i:watch", &state.signal_fd))
+		return NULL;
+	state.main_thread = pthread_self();
+	/* Python's own handler would wait for the next call: this process may be one that has no default. */
+	sigaction(SIGTERM, &action, NULL);
+	pthread_attr_init(&attributes);
+	pthread_attr_setstacksize(&attributes, WATCH_STACK);
+	/* Signals are the main thread's. */
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &before);
+	error = pthread_create(&thread, &attributes, watch, NULL);
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	pthread_attr_destroy(&attributes);
+	if (error != 0)
+	{
+		errno = error;
+		return PyErr_SetFromErrno(PyExc_OSError);
+	}
+	Py_RETURN_NONE;
 }
 
 static PyObject *
@@ -1603,7 +1708,7 @@ static PyMethodDef methods[] = {
 	{"install", py_install, METH_VARARGS, "Make a function callable by its id."},
 	{"remove", py_remove, METH_VARARGS, "Forget a function."},
 	{"current", py_current, METH_NOARGS, "The id of the call whose user code runs, -1 when none does."},
-	{"cancel", py_cancel, METH_VARARGS, "Note that a call shall end. Return whether it runs."},
+	{"watch", py_watch, METH_VARARGS, "Serve the signal connection in a thread, and SIGTERM."},
 	{"canceled", py_canceled, METH_NOARGS, "Whether the call that runs shall end."},
 	{"disown", py_disown, METH_NOARGS, "In a child process: the connection is not ours."},
 	{"send", py_send, METH_VARARGS, "Send a frame of the call that runs. Return False when there is none."},

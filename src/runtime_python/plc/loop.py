@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import select
+import signal
 import socket
+import sys
+import threading
 from typing import Any, Callable, Dict, Optional, Tuple
 
 from . import codec, convert
@@ -17,10 +21,16 @@ Failure = Callable[[BaseException], bytes]
 # Values of these kinds may be large: the namespace lets go of them when a call has ended.
 _HEAVY = frozenset((codec.TEXT, codec.BYTEA, codec.NUMERIC, codec.OTHER, codec.ARRAY))
 _BUFFER_SIZE = 1 << 16
+# Seconds between two interrupts of a call that goes on after a Cancel.
+_INSIST = 0.1
 
 
 class Loop:
-    """Serves one data connection. Only `cancel` and `current` may be called in another thread."""
+    """Serves one data connection, and the signal connection in a thread.
+
+    An operation that keeps the interpreter lock (a regular expression, a large power) keeps the
+    thread from seeing a Cancel. In `_plc.c` it does not.
+    """
 
     name = "python"
 
@@ -50,11 +60,6 @@ class Loop:
         """Return the id of the call whose user code runs, -1 when none does."""
         return self._current
 
-    def cancel(self, call_id: int) -> bool:
-        """Note that a call shall end, even one not yet read. Return whether it runs."""
-        self._cancel = call_id
-        return self._current == call_id
-
     def canceled(self) -> bool:
         """Whether the call that runs shall end."""
         return self._cancel == self._current != -1
@@ -70,6 +75,54 @@ class Loop:
             return False
         self._data.sendall(codec.encode_frame(self._current, kind, payload))
         return True
+
+    def watch(self, fd: int) -> None:
+        """Serve the signal connection in a thread; its end is the end of this process, as SIGTERM is."""
+        # A handler in Python waits for the main thread, which may just be about to wait for a call.
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+        wakeup, wake = socket.socketpair()
+        wake.setblocking(False)
+        signal.set_wakeup_fd(wake.detach(), warn_on_full_buffer=False)
+        # Signals are the main thread's.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        threading.Thread(target=self._watch, args=(socket.socket(fileno=os.dup(fd)), wakeup), daemon=True).start()
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def _watch(self, connection: socket.socket, wakeup: socket.socket) -> None:
+        try:
+            self._watch_until_end(connection, wakeup)
+        except ConnectionError:
+            os._exit(0)
+        except (OSError, ProtocolError) as error:
+            print("signal connection: %s" % error, file=sys.stderr, flush=True)
+            os._exit(1)
+
+    def _watch_until_end(self, connection: socket.socket, wakeup: socket.socket) -> None:
+        main = threading.main_thread().ident or 0
+        poll = select.poll()
+        poll.register(connection, select.POLLIN)
+        poll.register(wakeup, select.POLLIN)
+        received = b""
+        target = -1
+        while True:
+            ready = [fd for fd, _ in poll.poll(None if target == -1 else _INSIST * 1000)]
+            if wakeup.fileno() in ready and signal.SIGTERM in wakeup.recv(4096):
+                os._exit(0)
+            if connection.fileno() in ready:
+                data = connection.recv(codec.HEADER_SIZE - len(received))
+                if not data:
+                    os._exit(0)
+                received += data
+                if len(received) == codec.HEADER_SIZE:
+                    header = codec.decode_header(received, 0)
+                    if header.type != codec.CANCEL or header.flags != 0:
+                        raise ProtocolError("unexpected message")
+                    received = b""
+                    target = self._cancel = header.call_id
+            if target != -1 and self._current == target:
+                signal.pthread_kill(main, signal.SIGINT)
+            else:
+                target = -1
 
     def serve(self, fd: int, control: Control, failure: Failure, canceled: bytes) -> None:
         """Serve calls until the connection's end.

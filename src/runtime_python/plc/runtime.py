@@ -7,7 +7,6 @@ import faulthandler
 import gc
 import importlib
 import os
-import select
 import signal
 import socket
 import sys
@@ -17,9 +16,6 @@ from typing import Any, Callable, NoReturn, Optional
 
 from . import codec, convert, errors, functions, plpy
 from .codec import ProtocolError
-
-# Seconds between two interrupts of a call that goes on after a Cancel.
-_INSIST = 0.1
 
 
 def _load_loop() -> Any:
@@ -101,13 +97,18 @@ class Runtime:
             raise RuntimeError("plpy can be used in the function's own thread only")
         if not self.loop.send(codec.LOG, codec.encode_log(level, cleaned)):
             print(dict(cleaned)["M"], file=sys.stderr)
+        # An interrupt that came within this package was put off until here.
+        if self.loop.canceled():
+            self._end_call(sys._getframe())
 
     # --- signals ----------------------------------------------------------
 
     def interrupt(self, _signum: int, frame: Optional[FrameType]) -> None:
         """Handle SIGINT: end the call that is to be cancelled, if its own code runs."""
-        if not self.loop.canceled() or frame is None or errors.is_own(frame.f_code):
-            return
+        if self.loop.canceled() and frame is not None and not errors.is_own(frame.f_code):
+            self._end_call(frame)
+
+    def _end_call(self, frame: Optional[FrameType]) -> NoReturn:
         if self._interrupted != self.loop.current():
             self._interrupted, self._interrupts = self.loop.current(), 0
         self._interrupts += 1
@@ -126,44 +127,6 @@ class Runtime:
         if event == "line" and not errors.is_own(frame.f_code):
             raise errors.QueryCanceled
         return self._trace
-
-    def watch(self, connection: socket.socket) -> None:
-        """Serve the signal connection; its end is the end of this process."""
-        try:
-            self._watch(connection)
-        except (OSError, ProtocolError) as error:
-            print("signal connection: %s" % error, file=sys.stderr, flush=True)
-            os._exit(1)
-
-    def _watch(self, connection: socket.socket) -> NoReturn:
-        main = threading.main_thread().ident or 0
-        poll = select.poll()
-        poll.register(connection, select.POLLIN)
-        received = b""
-        target = -1
-        while True:
-            if poll.poll(None if target == -1 else _INSIST * 1000):
-                data = connection.recv(4096)
-                if not data:
-                    leave(0)
-                received += data
-                while len(received) >= codec.HEADER_SIZE:
-                    header = codec.decode_header(received[: codec.HEADER_SIZE], 0)
-                    if header.type != codec.CANCEL or header.flags != 0:
-                        raise ProtocolError("unexpected message")
-                    received = received[codec.HEADER_SIZE :]
-                    self.loop.cancel(header.call_id)
-                    target = header.call_id
-            if target != -1 and self.loop.current() == target:
-                signal.pthread_kill(main, signal.SIGINT)
-            else:
-                target = -1
-
-    def start_watching(self, connection: socket.socket) -> None:
-        """Start the thread that serves the signal connection; signals are the main thread's."""
-        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-        threading.Thread(target=self.watch, args=(connection,), daemon=True).start()
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def leave(status: int) -> NoReturn:
@@ -201,7 +164,6 @@ def main() -> NoReturn:
         stream.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     runtime = Runtime()
     signal.signal(signal.SIGINT, runtime.interrupt)
-    signal.signal(signal.SIGTERM, lambda *_: leave(0))
     os.register_at_fork(after_in_child=runtime.loop.disown)
     plpy._connect(runtime.emit)
     _warm_up()
@@ -209,7 +171,8 @@ def main() -> NoReturn:
     gc.freeze()
     try:
         data = _connect(path)
-        runtime.start_watching(_connect(path))
+        signals = _connect(path)
+        runtime.loop.watch(signals.fileno())
     except OSError as error:
         sys.exit("cannot connect to %s: %s" % (path, error))
     canceled = codec.encode_fields(errors.canceled())
