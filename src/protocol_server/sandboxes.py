@@ -33,6 +33,7 @@ _BACKOFF_FIRST_S: Final = 1.0
 _BACKOFF_LAST_S: Final = 60.0
 #: A warm sandbox that lived this long did not die of how it was started.
 _SETTLED_S: Final = 30.0
+_REFILL_DELAY_S: Final = 0.05
 _HINT_LISTED: Final = 50
 
 
@@ -132,7 +133,8 @@ class Sandboxes:
                 sandbox = pool.ready.popleft()
                 if self._backend.alive(sandbox.id):
                     self._lease(pool, sandbox)
-                    self._pump()
+                    # Not at once: the refill would compete with the call that this one is for.
+                    self._call_later(_REFILL_DELAY_S, self._pump)
                     return sandbox, True
                 self.retire(sandbox, "found dead")
         # Nobody would have waited had one more been ready.
@@ -162,6 +164,8 @@ class Sandboxes:
         queued = sum(other.unserved for other in self._pools.values()) - self.count(State.STOPPING)
         if self._full() and not future.done() and queued > limit.queue_length:
             raise self._too_many(f"{limit.queue_length} requests are waiting already (queue_length).")
+        if self._full() and not future.done():
+            self._log.info("lease_queued", runtime=pool.runtime.id, queued=queued)
         await asyncio.wait((future,), timeout=limit.queue_timeout_s)
         if future.done():
             return

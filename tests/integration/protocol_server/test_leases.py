@@ -165,7 +165,7 @@ def test_cap_and_queue(daemon: Make) -> None:
         held = [Backend(one.socket).lease() for _ in range(2)]
         with ThreadPoolExecutor() as pool, Backend(one.socket) as queued:
             waiting = pool.submit(queued.lease)
-            eventually(lambda: refused(one.socket, runtime="echo")["C"] == "53300", "the queue is full")
+            one.wait_event("lease_queued")
             fields = refused(one.socket, runtime="echo")
             assert fields["M"] == "too many sandboxes: this host allows 2 (max_sandboxes)"
             held[0].close()
