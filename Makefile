@@ -68,7 +68,7 @@ lint: dev ## check style and types of everything
 	@$(BIN)mypy
 	@$(BIN)shellcheck bootstrap $$(git ls-files '*.sh' .ci)
 	@$(BIN)yamllint .
-	@$(BIN)ansible-lint -q
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" ansible-lint -q
 	@$(BIN)python scripts/role_options.py --check
 
 docs: dev ## write the tables of options in the roles' README files
