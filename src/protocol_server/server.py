@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from protocol_server import __version__, codec
 from protocol_server.backends import Backend, backend_class
-from protocol_server.backends.rendezvous import remove_directory, sandboxes_directory
+from protocol_server.backends.rendezvous import describe_full, remove_directory, sandboxes_directory
 from protocol_server.config import RESTART_KEYS, Config, ConfigError, Runtime
 from protocol_server.errors import (
     SQLSTATE_CONNECTION_DOES_NOT_EXIST,
@@ -168,14 +168,18 @@ class Server:
 
     async def _accept(self, listener: socket.socket) -> None:
         loop = asyncio.get_running_loop()
+        failing = False
         while True:
             try:
                 sock, _ = await loop.sock_accept(listener)
             except OSError as error:
                 # Out of descriptors: those who are connected go on, the others wait in the backlog.
-                self._log.alert("accept_failed", problem=str(error))
+                if not failing:
+                    self._log.alert("accept_failed", problem=str(error))
+                failing = True
                 await asyncio.sleep(0.2)
                 continue
+            failing = False
             task = asyncio.create_task(self._serve(sock))
             self._connections.add(task)
             task.add_done_callback(self._connections.discard)
@@ -293,7 +297,7 @@ class Server:
             raise LeaseError(
                 SQLSTATE_SYSTEM_ERROR,
                 "could not remember the lease",
-                detail=f"{self._config.server.state_directory}: {error.strerror}",
+                detail=describe_full(self._config.server.state_directory, error),
             ) from error
         frame = codec.encode_grant(call_id, sandbox.id, token)
         await _send(sock, frame, (connections.data.fileno(), connections.signal.fileno()))

@@ -29,6 +29,16 @@ def remove_directory(directory: Path) -> None:
         return
 
 
+def describe_full(directory: Path, error: OSError) -> str:
+    """What went wrong in a directory, with the space that is left where that is what is missing."""
+    text = f"{directory}: {error.strerror}"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        # An inode may be what is missing, so both are told.
+        space = os.statvfs(directory)
+        text += f"; {space.f_bavail * space.f_frsize} bytes and {space.f_favail} inodes are free there"
+    return text
+
+
 class Rendezvous:
     """The directory and the listening socket of one sandbox that is being started."""
 
@@ -38,32 +48,28 @@ class Rendezvous:
 
     async def open(self) -> None:
         """Make the directory and listen. Raises StartFailedError with path and free space when the host refuses."""
-        try:
-            self._listener = await asyncio.to_thread(self._listen)
-        except OSError as error:
-            detail = f"{self.directory}: {error.strerror}"
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                # An inode may be what is missing, so both are told.
-                space = os.statvfs(self.directory.parent)
-                detail += f"; {space.f_bavail * space.f_frsize} bytes and {space.f_favail} inodes are free there"
-            raise StartFailedError(
-                SQLSTATE_SYSTEM_ERROR, "could not create the directory of a sandbox", detail=detail
-            ) from error
+        self._listener = await asyncio.to_thread(self._listen)
 
     def _listen(self) -> socket.socket:
-        self.directory.mkdir(mode=0o711)
         listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        made = False
         try:
+            self.directory.mkdir(mode=0o711)
+            made = True
             # The sandbox's user has no rights here but these; everyone else is kept out by the parent directory.
             self.directory.chmod(0o711)
             path = self.directory / SOCKET_NAME
             listener.bind(str(path))
             path.chmod(0o666)
             listener.listen(2)
-        except OSError:
+        except OSError as error:
+            detail = describe_full(self.directory.parent, error)
             listener.close()
-            remove_directory(self.directory)
-            raise
+            if made:
+                remove_directory(self.directory)
+            raise StartFailedError(
+                SQLSTATE_SYSTEM_ERROR, "could not create the directory of a sandbox", detail=detail
+            ) from error
         return listener
 
     async def accept(self) -> Connections:

@@ -244,6 +244,31 @@ def test_start_without_docker(daemon: Make) -> None:
     proxy.down()
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to mount a small file system")
+def test_full_run_directory(daemon: Make) -> None:
+    """Room for the directory of a sandbox, but not for its socket."""
+    one = daemon()
+    state = one.root / "state"
+    state.mkdir()
+    state.chmod(0o755)
+    one.settings["state_directory"] = str(state)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=4,mode=755", "tmpfs", state], check=True)
+    try:
+        with one.running():
+            fields = refused(one.socket, runtime="echo")
+            assert fields["C"] == "58000"
+            assert str(state) in fields["D"]
+            assert "0 inodes are free there" in fields["D"]
+            eventually(lambda: not one.containers(), "nothing is left behind")
+            assert not list((state / "sandboxes").iterdir())
+            subprocess.run(["mount", "-o", "remount,nr_inodes=100", state], check=True)
+            with Backend(one.socket).lease() as backend:
+                assert backend.echo(b"x") == b"x"
+    finally:
+        one.remove()
+        subprocess.run(["umount", "--lazy", state], check=True)
+
+
 # Configuration
 
 
