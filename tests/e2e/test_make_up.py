@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.support.segment_host import recap
 
 ROOT = Path(__file__).resolve().parents[2]
 LAB = "caisson-e2e"
@@ -47,16 +47,6 @@ def playbook(*arguments: str) -> subprocess.CompletedProcess[str]:
 def docker(*arguments: str) -> str:
     """What the Docker command prints."""
     return subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True).stdout
-
-
-def recap(output: str) -> dict[str, dict[str, int]]:
-    """The counts of each host in Ansible's PLAY RECAP."""
-    lines = output.split("PLAY RECAP", 1)[1].splitlines()[1:]
-    return {
-        line.split(":", 1)[0].strip(): {k: int(v) for k, v in re.findall(r"(\w+)=(\d+)", line)}
-        for line in lines
-        if "=" in line
-    }
 
 
 def remains() -> list[str]:
