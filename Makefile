@@ -76,6 +76,7 @@ docs: dev ## write the tables of options in the roles' README files
 
 bench: dev ## measure calls and provisioning on the lab that is up
 	@$(AS_ROOT) $(BIN)python bench/calls.py
+	@$(AS_ROOT) $(BIN)python bench/provisioning.py
 
 lock: dev ## renew the locks of Python packages and the records of Debian packages
 	@$(BIN)python scripts/lock.py
