@@ -15,6 +15,7 @@
 #endif
 #include <Python.h>
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <math.h>
 #include <poll.h>
@@ -22,6 +23,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 #include <unistd.h>
@@ -53,6 +55,14 @@ typedef struct plc_buffer
 extern int	PyObject_GetBuffer(PyObject *object, plc_buffer *view, int flags);
 extern void PyBuffer_Release(plc_buffer *view);
 extern const char *PyUnicode_AsUTF8AndSize(PyObject *text, Py_ssize_t *size);
+
+/* Also of every CPython, and of no limited API: looked up, and done without where it is not there. */
+typedef struct plc_arena_allocator
+{
+	void	   *context;
+	void	   *(*alloc) (void *context, size_t size);
+	void		(*free) (void *context, void *address, size_t size);
+} plc_arena_allocator;
 
 /* Why a result can't be converted: numbers of convert.py. */
 enum
@@ -914,6 +924,39 @@ write_result(plc_writer *writer, plc_kind kind, plc_kind element, PyObject *obje
 	return write_string(writer, object);
 }
 
+/* --- memory ---------------------------------------------------------------- */
+
+static void *
+alloc_arena(void *context, size_t size)
+{
+	void	   *address = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+
+	(void) context;
+	return address == MAP_FAILED ? NULL : address;
+}
+
+static void
+free_arena(void *context, void *address, size_t size)
+{
+	(void) context;
+	munmap(address, size);
+}
+
+/*
+ * Lets Python's allocator have its arenas with their pages in them. It fills them anyway, and a
+ * fault for each page is a third of what the list of a large array costs.
+ */
+static void
+populate_arenas(void)
+{
+	void		(*set) (plc_arena_allocator *);
+	plc_arena_allocator allocator = {NULL, alloc_arena, free_arena};
+
+	*(void **) &set = dlsym(RTLD_DEFAULT, "PyObject_SetArenaAllocator");
+	if (set != NULL)
+		set(&allocator);
+}
+
 /* --- frames ---------------------------------------------------------------- */
 
 /* Runs the handlers of signals that came while the GIL was released. */
@@ -1647,6 +1690,7 @@ py_serve(PyObject *self, PyObject *args)
 	if (state.buffer == NULL)
 		return PyErr_NoMemory();
 	plc_writer_init(&state.out, realloc);
+	populate_arenas();
 	do
 		result = serve_frame(control, failure, canceled);
 	while (result == 1);
