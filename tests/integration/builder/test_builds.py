@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -76,7 +77,7 @@ def test_a_build_that_fails_says_why_and_leaves_nothing(
 
 
 @pytest.fixture
-def trivial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def trivial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A component whose package says what the build could see."""
     source = tmp_path / "src" / "trivial"
     source.mkdir(parents=True)
@@ -110,7 +111,9 @@ def trivial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             monkeypatch.setattr(description, "ROOT", real)
 
     monkeypatch.setattr(packages, "load_package", load_here)
-    return source
+    yield source
+    for entry in (cache.root() / "packages").glob("trivial-*"):
+        shutil.rmtree(entry)
 
 
 def test_a_package_is_built_without_root_or_network(trivial: Path) -> None:
