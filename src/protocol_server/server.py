@@ -38,7 +38,7 @@ _LISTEN_BACKLOG: Final = 512
 _SEND_TIMEOUT_S: Final = 5.0
 #: How long a connection may stay after its sandbox has ended, for the backend to read why.
 _LINGER_S: Final = 60.0
-_RECONCILE_INTERVAL_S: Final = 300.0
+_RECONCILE_INTERVAL_S: Final = 60.0
 _SHUTDOWN_S: Final = 5.0
 
 
@@ -87,6 +87,7 @@ class Server:
         self._stop = asyncio.Event()
         self._reload = asyncio.Event()
         self._reconcile_wanted = asyncio.Event()
+        self._reconciled = False
 
     async def run(self) -> None:
         """Serve until SIGTERM or SIGINT. Raises ServerError when the server cannot start."""
@@ -394,7 +395,9 @@ class Server:
         left = [name for name in names if name not in self._sandboxes and name not in orphans]
         for name in left:
             await asyncio.to_thread(remove_directory, directory / name)
-        self._log.info("reconciled", found=len(found), reaped=len(orphans), directories_removed=len(left))
+        level = "info" if orphans or left or not self._reconciled else "debug"
+        self._reconciled = True
+        self._log.write(level, "reconciled", found=len(found), reaped=len(orphans), directories_removed=len(left))
 
     async def _follow_reloads(self) -> None:
         while True:

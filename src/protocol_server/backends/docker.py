@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from protocol_server.backends import Backend, Connections, Exit
-from protocol_server.backends.docker_api import DockerApi, DockerError
+from protocol_server.backends.docker_api import DockerApi, DockerError, DockerSilentError
 from protocol_server.backends.rendezvous import SOCKET_NAME, Rendezvous, remove_directory, sandboxes_directory
 from protocol_server.cgroup import MemoryCounters, MemoryEvents
 from protocol_server.config import Runtime, ServerConfig
@@ -40,6 +40,7 @@ _LOG_TAIL_LINES: Final = 20
 _LOG_TAIL_CHARACTERS: Final = 4000
 #: A backend must hear of a death within a second; Docker's exit status usually follows in 20 ms.
 _EXIT_STATUS_WAIT_S: Final = 0.5
+_LATE_CREATION_S: Final = 10.0
 _SIGKILL_STATUS: Final = 128 + signal.SIGKILL
 
 
@@ -136,6 +137,7 @@ class _Container:
         self.memory_events: MemoryEvents | None = None
         self.creating: asyncio.Task[Any] | None = None
         self.seen_running = False
+        self.gone_at: float | None = None
         self._counters: MemoryCounters | None = None
         self._watch: Watch | None = None
 
@@ -163,6 +165,16 @@ class _Container:
         self.status = status
         self.status_known.set()
         self.on_end()
+
+    def may_appear(self) -> bool:
+        """Whether the container, which is not there, may yet come: a Docker that was stuck works off old requests."""
+        if self.creating is None or not self.creating.done() or self.creating.cancelled():
+            return False
+        if not isinstance(self.creating.exception(), DockerSilentError):
+            return False
+        now = asyncio.get_running_loop().time()
+        self.gone_at = self.gone_at or now
+        return now - self.gone_at < _LATE_CREATION_S
 
     def alive(self) -> bool:
         return not self.ended.is_set() and (self._watch is None or not self._watch.ended)
@@ -362,6 +374,8 @@ class DockerBackend(Backend):
                 # 409: somebody else is removing it at this moment; the caller looks again.
                 if error.status != 404:
                     raise BackendUnavailableError(f"Docker did not remove the container: {error.message}") from error
+                if container is not None and container.may_appear():
+                    raise BackendUnavailableError("Docker may still be creating the container") from error
         self._containers.pop(sandbox, None)
         if container is not None:
             container.detach()

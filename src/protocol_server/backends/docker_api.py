@@ -26,6 +26,10 @@ class DockerError(Exception):
         self.message = message
 
 
+class DockerSilentError(BackendUnavailableError):
+    """Docker took a request and did not answer in time: it may still do what was asked."""
+
+
 class DockerApi:
     """A client of one Docker daemon. Every call is bounded; what cannot be reached raises BackendUnavailableError."""
 
@@ -76,7 +80,7 @@ class DockerApi:
                 data = await response.read()
                 status = response.status
         except TimeoutError:
-            raise BackendUnavailableError(f"Docker did not answer within {timeout_s:g} s at {self.path}") from None
+            raise DockerSilentError(f"Docker did not answer within {timeout_s:g} s at {self.path}") from None
         except (aiohttp.ClientError, OSError) as error:
             # Another daemon may be there when it comes back.
             self._version = ""

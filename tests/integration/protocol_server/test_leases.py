@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,26 +17,19 @@ from .support import Backend, Daemon, DockerProxy, eventually, inspect, refused
 Make = Callable[..., Daemon]
 
 
-def as_nobody(function: Callable[[], dict[str, str]]) -> dict[str, str]:
-    """What `function` returns in a process of another user, or the name of what it raises."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            os.setgroups([])
-            os.setgid(65534)
-            os.setuid(65534)
-            result = function()
-        except BaseException as error:  # noqa: BLE001  (the child must not return into pytest)
-            result = {"exception": type(error).__name__}
-        os.write(writing, json.dumps(result).encode())
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as answer:
-        text = answer.read()
-    os.waitpid(child, 0)
-    fields: dict[str, str] = json.loads(text)
-    return fields
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Be another user, as far as files and peer credentials are concerned."""
+    groups = os.getgroups()
+    os.setgroups([])
+    os.setegid(65534)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(0)
+        os.setgroups(groups)
 
 
 def pid_of(sandbox: str) -> int:
@@ -252,9 +245,11 @@ def test_failing_pool_does_not_spin(daemon: Make) -> None:
 @pytest.mark.skipif(os.getuid() != 0, reason="needs root to become another user")
 def test_other_user(daemon: Make) -> None:
     with daemon().running() as one:
-        assert as_nobody(lambda: refused(one.socket, runtime="echo")) == {"exception": "PermissionError"}
+        with as_nobody(), pytest.raises(PermissionError):
+            Backend(one.socket)
         one.socket.chmod(0o666)
-        fields = as_nobody(lambda: refused(one.socket, runtime="echo"))
+        with as_nobody():
+            fields = refused(one.socket, runtime="echo")
         assert fields["C"] == "42501"
         assert fields["M"].startswith("user id 65534 (process ")
         assert "allowed_users" in fields["H"]
