@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fnmatch import fnmatch
@@ -20,6 +19,8 @@ from typing import Any
 
 KEPT_RESULTS = 3
 """Results of one name that stay in the cache, the most recently used first."""
+
+_UNFINISHED = ".building-"
 
 NOT_INPUTS = ("__pycache__", "*.pyc", "*.o", "*.so", "*.bc", ".*_cache", "results", "tmp_check", "regression.*", ".git")
 """File names that tools leave in source folders: no input of any build."""
@@ -77,14 +78,16 @@ def locked(name: str) -> Iterator[None]:
 
 @contextmanager
 def new_entry(kind: str, name: str) -> Iterator[Path]:
-    """Give a directory to build in; it becomes the cache entry `kind/name` when the block ends without an error."""
-    parent = root() / kind
-    parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=".building-", dir=parent))
-    building.chmod(0o755)
+    """Give a directory to build in; it becomes the cache entry `kind/name` when the block ends without an error.
+
+    The caller holds the lock of the result.
+    """
+    building = root() / kind / f"{_UNFINISHED}{name}"
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
     try:
         yield building
-        target = parent / name
+        target = entry(kind, name)
         if target.exists():
             shutil.rmtree(target)
         building.rename(target)
@@ -104,7 +107,12 @@ def mark_used(path: Path) -> None:
 
 
 def prune(kind: str, prefix: str) -> None:
-    """Remove all but the most recently used entries `kind/prefix-<key>`."""
+    """Remove all but the most recently used entries `kind/prefix-<key>`, and what killed builds of them left.
+
+    The caller holds the lock of the result.
+    """
+    for path in (root() / kind).glob(f"{_UNFINISHED}{prefix}-*"):
+        shutil.rmtree(path, ignore_errors=True)
     entries = sorted((root() / kind).glob(f"{prefix}-*"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in entries[KEPT_RESULTS:]:
         shutil.rmtree(path, ignore_errors=True)

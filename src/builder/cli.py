@@ -29,6 +29,8 @@ def main(arguments: list[str] | None = None) -> int:
     except BuildError as error:
         print(f"builder: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 

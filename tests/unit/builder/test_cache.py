@@ -81,6 +81,7 @@ def test_prune_keeps_what_was_used_last() -> None:
         import os
 
         os.utime(cache.entry("images", f"x-{number}"), (0, 1000 - age))
+    (cache.root() / "images" / ".building-x-9").mkdir()
     cache.prune("images", "x")
     assert sorted(path.name for path in (cache.root() / "images").iterdir()) == ["other-0", "x-0", "x-3", "x-4"]
 
