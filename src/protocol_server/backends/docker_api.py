@@ -106,6 +106,9 @@ class DockerApi:
                 yield _lines(response)
         except TimeoutError:
             raise BackendUnavailableError(f"Docker did not answer at {self.path}") from None
+        except aiohttp.ClientPayloadError:
+            self._version = ""
+            raise BackendUnavailableError(f"Docker at {self.path} closed its stream of events") from None
         except (aiohttp.ClientError, OSError) as error:
             self._version = ""
             raise BackendUnavailableError(f"Docker cannot be reached at {self.path}: {error}") from error
