@@ -15,6 +15,8 @@ from scripts import role_options
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
 TASK_WORDS = {"block", "rescue", "always"}
+# There is no image for another release.
+THE_ONLY_ONE = {"plcontainer_runtimes_image_debian"}
 
 
 def files(role: str, *folders: str) -> Iterator[Path]:
@@ -226,3 +228,18 @@ def test_the_protocol_server_takes_the_runtimes_that_its_role_writes() -> None:
 def test_both_ends_look_for_the_socket_at_the_same_place() -> None:
     socket = role_options.defaults("protocol_server")["protocol_server_socket"]
     assert f'"{socket}"' in (ROOT / "src/plcontainer/plcontainer.c").read_text(encoding="utf-8")
+
+
+def test_a_scenario_changes_every_option() -> None:
+    changed = role_options.load(ROOT / "molecule/everything_changed/inventory/group_vars/segment_hosts.yml")
+    settings = {
+        key: value for file in (ROOT / "settings").glob("*.yml") for key, value in role_options.load(file).items()
+    }
+    playbook = role_options.load(ROOT / "playbooks/site.yml")
+    for role in (entry["role"] for play in playbook for entry in play["roles"]):
+        usual = settings | role_options.defaults(role)
+        for name in role_options.options(role):
+            assert name in changed, f"{name}: molecule/everything_changed leaves it as it is"
+            assert changed[name] != usual[name] or name in THE_ONLY_ONE, (
+                f"{name}: molecule/everything_changed has its default"
+            )

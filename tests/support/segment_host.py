@@ -42,8 +42,8 @@ def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any
 class Session:
     """A session of psql as the user postgres that stays open. Errors are part of the answer, SQLSTATE first."""
 
-    def __init__(self, container: str, database: str = "postgres") -> None:
-        command = f"psql -XAtq -v VERBOSITY=verbose -d {database} 2>&1"
+    def __init__(self, container: str, database: str, port: int) -> None:
+        command = f"psql -XAtq -v VERBOSITY=verbose -d {database} -p {port} 2>&1"
         self._process = subprocess.Popen(
             ["docker", "exec", "-i", container, "su", "postgres", "-c", command],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1, cwd="/",
@@ -68,7 +68,8 @@ class Session:
 
     def finish(self, timeout_s: float = 30) -> str:
         """Return the answer to what was started."""
-        end, lines = time.monotonic() + timeout_s, []
+        end = time.monotonic() + timeout_s
+        lines: list[str] = []
         while True:
             try:
                 line = self._lines.get(timeout=max(0.0, end - time.monotonic()))
@@ -107,8 +108,9 @@ class Session:
 class SegmentHost:
     """A host of the lab ``lab``, reached through Docker."""
 
-    def __init__(self, lab: str, name: str) -> None:
+    def __init__(self, lab: str, name: str, port: int | None = None) -> None:
         self.name = name
+        self.port = port or setting("segment_host_postgresql_port")
         self.container = f"{lab}-{name}"
         self.host = testinfra.get_host(f"docker://{self.container}")
 
@@ -132,7 +134,7 @@ class SegmentHost:
 
     def session(self, database: str = "postgres") -> Session:
         """Open a session."""
-        return Session(self.container, database)
+        return Session(self.container, database, self.port)
 
     def sql(self, sql: str) -> str:
         """Run SQL in a session of its own."""

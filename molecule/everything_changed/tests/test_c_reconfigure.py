@@ -1,0 +1,138 @@
+"""A change is reloaded where that is enough, restarts what it must, and is refused before it can do harm."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.support.segment_host import SERVER, SegmentHost, playbook, recap
+
+SCENARIO = Path(__file__).resolve().parents[1]
+Options = dict[str, Any]
+
+
+def change(**options: Any) -> str:
+    """Run site.yml with some other options; returns what it said."""
+    done = playbook(SCENARIO, "-e", json.dumps(options))
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def refused(**options: Any) -> str:
+    """Run site.yml with options that it must refuse; returns what it said."""
+    done = playbook(SCENARIO, "-e", json.dumps(options))
+    assert done.returncode != 0, done.stdout
+    # as people read it, without the breaks of lines
+    return " ".join((done.stdout + done.stderr).split())
+
+
+def processes(segment: SegmentHost) -> dict[str, str]:
+    """Return the process ids of the three daemons."""
+    units = {"docker": "docker.service", "database": "postgresql@17-analytics.service", "server": SERVER}
+    return {name: segment.unit(unit, "MainPID") for name, unit in units.items()}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def back_again() -> Iterator[None]:
+    """Leave the host as the scenario made it."""
+    yield
+    change()
+    counts = recap(playbook(SCENARIO, "--check").stdout)
+    assert [count["changed"] for count in counts.values()] == [0]
+
+
+@pytest.fixture
+def sleeper(segment: SegmentHost) -> Iterator[str]:
+    """Start a container that does nothing."""
+    image = segment.docker("image", "ls", "--quiet", "caisson/plpython").split()[0]
+    name = segment.docker(
+        "run", "--detach", "--network", "none", image, "python3", "-c", "import time; time.sleep(600)"
+    )
+    yield name
+    segment.docker("rm", "--force", name)
+
+
+def test_a_reload_is_enough(segment: SegmentHost, options: Options) -> None:
+    before = processes(segment)
+    runtimes = [{**options["plcontainer_runtimes_list"][0], "memory_mb": 144}]
+    change(
+        docker_engine_debug=False,
+        segment_host_settings={**options["segment_host_settings"], "log_connections": False},
+        segment_host_hba_rules=[],
+        protocol_server_log_level="warning",
+        plcontainer_runtimes_list=runtimes,
+    )
+    assert processes(segment) == before
+    assert segment.docker("info", "--format", "{{.Debug}}") == "false"
+    assert segment.sql("SHOW log_connections") == "off"
+    assert segment.sql("SELECT count(*) FROM pg_hba_file_rules WHERE auth_method = 'reject'") == "0"
+    assert "144" in segment.run("cat", "/etc/plcontainer/runtimes.yml")
+
+
+def test_what_needs_a_restart_gets_one_and_containers_live_on(segment: SegmentHost, sleeper: str) -> None:
+    before, container = processes(segment), segment.inspect(sleeper)["State"]["Pid"]
+    change(
+        docker_engine_live_restore=True,
+        docker_engine_userland_proxy=False,
+        segment_host_max_connections=50,
+        protocol_server_instance="third",
+    )
+    after = processes(segment)
+    assert {name for name in before if before[name] != after[name]} == set(before)
+    # live-restore was not on: the reload before the restart is what saved it
+    assert segment.inspect(sleeper)["State"]["Pid"] == container
+    assert segment.sql("SHOW max_connections") == "50"
+    assert segment.run("find", "/etc/docker", "/etc/postgresql", "-name", "*~") == ""
+
+
+def test_what_an_earlier_run_left_is_taken_up(segment: SegmentHost) -> None:
+    change()
+    # a run that was killed between the file and the reload
+    file = "/etc/postgresql/17/analytics/conf.d/segment_host.conf"
+    loaded = segment.sql("SELECT pg_conf_load_time()")
+    segment.run("touch", file)
+    said = change()
+    assert "Files changed after PostgreSQL last read them" in said
+    assert segment.sql("SELECT pg_conf_load_time()") > loaded
+
+
+def test_rules_that_postgresql_refuses_are_put_back(segment: SegmentHost) -> None:
+    before, file = processes(segment), "/etc/postgresql/17/analytics/pg_hba.conf"
+    text = segment.run("cat", file)
+    rules = [{"type": "host", "database": "all", "user": "all", "address": "nowhere/99", "method": "scram-sha-256"}]
+    said = refused(segment_host_hba_rules=rules)
+    assert "PostgreSQL refuses the rules in segment_host_hba_rules" in said
+    assert segment.run("cat", file) == text
+    assert segment.run("stat", "-c", "%U %a", file) == "postgres 640"
+    assert segment.sql("SELECT count(*) FROM pg_hba_file_rules WHERE error IS NOT NULL") == "0"
+    assert processes(segment) == before
+
+
+@pytest.mark.parametrize(
+    ("mistake", "complaint"),
+    [
+        ({"segment_host_settings": {"no_such_setting": 1}}, "unrecognized configuration parameter"),
+        ({"segment_host_settings": {"shared_buffers": "much"}}, "invalid value for parameter"),
+        ({"docker_engine_settings": {"no-such-key": 1}}, "no-such-key"),
+        ({"docker_engine_inter_container": False}, "docker_engine_inter_container: false needs docker_engine_iptables"),
+        ({"protocol_server_settings": {"no_such_key": 1}}, "no_such_key"),
+        (
+            {"plcontainer_runtimes_list": [{"id": "a b", "language": "python", "image": "plpython"}]},
+            "an id is a letter",
+        ),
+        ({"plcontainer_runtimes_list": [{"id": "x", "language": "cobol", "image": "plpython"}]}, "cobol"),
+        ({"segment_host_max_connections": "many"}, "segment_host_max_connections"),
+        (
+            {"segment_host_postgresql_versions": {"11": 13}},
+            "segment_host_postgresql_versions says nothing of Debian 13",
+        ),
+    ],
+)
+def test_a_mistake_is_refused_and_changes_no_daemon(segment: SegmentHost, mistake: Options, complaint: str) -> None:
+    before = processes(segment)
+    assert complaint in refused(**mistake)
+    assert processes(segment) == before
+    assert segment.sql("SELECT 1") == "1"
