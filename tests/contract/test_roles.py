@@ -243,3 +243,17 @@ def test_a_scenario_changes_every_option() -> None:
             assert changed[name] != usual[name] or name in THE_ONLY_ONE, (
                 f"{name}: molecule/everything_changed has its default"
             )
+
+
+def test_the_example_inventory_names_options_that_exist() -> None:
+    options = {name: option for role in ROLES for name, option in role_options.options(role).items()}
+    folder = ROOT / "inventories/example"
+    hosts = role_options.load(folder / "hosts.yml")["segment_hosts"]["hosts"].values()
+    named = [role_options.load(folder / "group_vars/segment_hosts.yml"), *(host for host in hosts if host)]
+    for name in {name for given in named for name in given}:
+        assert name in options, name
+
+
+@pytest.mark.parametrize("inventory", ["inventories/lab", "inventories/example", "molecule/default/inventory"])
+def test_every_inventory_has_the_settings(inventory: str) -> None:
+    assert (ROOT / inventory / "group_vars/all/settings").resolve() == ROOT / "settings"
