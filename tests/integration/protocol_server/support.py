@@ -32,7 +32,7 @@ class ServerError(Exception):
         self.fields = fields
 
 
-def eventually(condition: Callable[[], Any], what: str, timeout_s: float = 10.0) -> Any:
+def eventually(condition: Callable[[], Any], what: str, timeout_s: float = 30.0) -> Any:
     """The first true value of `condition`, which is asked again and again."""
     deadline = time.monotonic() + timeout_s
     pause = select.poll()
@@ -57,7 +57,7 @@ def inspect(container: str) -> Any:
 class Backend:
     """The database side of a lease conversation."""
 
-    def __init__(self, path: Path, timeout_s: float = 20.0) -> None:
+    def __init__(self, path: Path, timeout_s: float = 60.0) -> None:
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(timeout_s)
         self.sock.connect(str(path))
@@ -88,7 +88,7 @@ class Backend:
             assert len(descriptors) == 2
             self.data, self.signal = (socket.socket(fileno=descriptor) for descriptor in descriptors)
             for sock in (self.data, self.signal):
-                sock.settimeout(10)
+                sock.settimeout(30)
         if not data:
             raise ConnectionResetError("the server closed the connection")
         while len(data) < codec.HEADER.size:
@@ -227,7 +227,7 @@ class Daemon:
         lines = self.log.read_text().split("\n")[:-1]
         return [event for event in map(json.loads, lines) if event["event"] in names or not names]
 
-    def wait_event(self, name: str, timeout_s: float = 10.0, **fields: Any) -> dict[str, Any]:
+    def wait_event(self, name: str, timeout_s: float = 30.0, **fields: Any) -> dict[str, Any]:
         def find() -> Any:
             matches = (event for event in self.events(name) if fields.items() <= event.items())
             return next(matches, None)

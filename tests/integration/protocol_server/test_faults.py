@@ -175,7 +175,7 @@ def test_docker_restarts(flaky: tuple[Daemon, DockerProxy]) -> None:
         granted = pool.submit(waiting.lease)
         one.wait_event("lease_ended", sandbox=released.sandbox)
         proxy.up()
-        assert granted.result(15).echo(b"new") == b"new"
+        assert granted.result(60).echo(b"new") == b"new"
     one.wait_event("docker_back")
     eventually(lambda: one.containers() == {f"plcontainer-{running.sandbox}"}, "what was released meanwhile is removed")
     os.kill(inspect(f"plcontainer-{running.sandbox}")["State"]["Pid"], signal.SIGKILL)

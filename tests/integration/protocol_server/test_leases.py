@@ -153,7 +153,7 @@ def test_warm_pool(daemon: Make) -> None:
 
 
 def test_cap_and_queue(daemon: Make) -> None:
-    one = daemon(max_sandboxes=2, queue_length=1, queue_timeout_s=15)
+    one = daemon(max_sandboxes=2, queue_length=1, queue_timeout_s=50)
     with one.running():
         held = [Backend(one.socket).lease() for _ in range(2)]
         with ThreadPoolExecutor() as pool, Backend(one.socket) as queued:
@@ -162,7 +162,7 @@ def test_cap_and_queue(daemon: Make) -> None:
             fields = refused(one.socket, runtime="echo")
             assert fields["M"] == "too many sandboxes: this host allows 2 (max_sandboxes)"
             held[0].close()
-            assert waiting.result(15).echo(b"x") == b"x"
+            assert waiting.result(60).echo(b"x") == b"x"
         held[1].close()
         eventually(lambda: not one.containers(), "all is removed")
 
