@@ -289,8 +289,8 @@ def read_value(reader: Reader, declared: Type, result: bool) -> Value:
     letter = FIXED.get(declared.kind)
     if letter is None:
         return _read_variable(reader, declared.kind)
-    items = _read_fixed(reader, declared.kind, letter, 1)
-    return items[0]
+    items = _read_fixed(reader, letter, 1)
+    return _truths(items)[0] if declared.kind == BOOL else items[0]
 
 
 def _read_variable(reader: Reader, kind: int) -> Union[str, bytes]:
@@ -298,14 +298,15 @@ def _read_variable(reader: Reader, kind: int) -> Union[str, bytes]:
     return bytes(raw) if kind == BYTEA else _text(raw)
 
 
-def _read_fixed(reader: Reader, kind: int, letter: str, count: int) -> List[Scalar]:
+def _read_fixed(reader: Reader, letter: str, count: int) -> List[Scalar]:
     layout = "<%d%s" % (count, letter)
-    values: List[Scalar] = list(struct.unpack(layout, reader.take(struct.calcsize(layout))))
-    if kind != BOOL:
-        return values
-    if any(value not in (0, 1) for value in values):
+    return list(struct.unpack(layout, reader.take(struct.calcsize(layout))))
+
+
+def _truths(values: List[Scalar]) -> List[Scalar]:
+    if any(value not in (0, 1, None) for value in values):
         raise ProtocolError("boolean is neither 0 nor 1")
-    return [value == 1 for value in values]
+    return [None if value is None else value == 1 for value in values]
 
 
 def _read_dimensions(reader: Reader, dimensions: int) -> Tuple[List[int], List[int], int]:
@@ -352,9 +353,11 @@ def _read_array(reader: Reader, kind: int, result: bool) -> Array:
     items: List[Scalar]
     if letter is not None:
         reader.padding()
-        items = _read_fixed(reader, kind, letter, count)
+        items = _read_fixed(reader, letter, count)
         if flags & ARRAY_HAS_NULLS:
             items = [None if null else item for null, item in zip(nulls, items)]
+        if kind == BOOL:
+            items = _truths(items)
     else:
         # Refused before anything is allocated for what can't be there.
         present = nulls.count(False) if nulls else count

@@ -1,6 +1,6 @@
 """What wire values are to a Python function, and back, as PL/Python has it.
 
-`_plc.c` does the same without the wire values between; the tests run over both.
+`_plc_arguments.c` and `_plc_results.c` do the same without the wire values between; the tests run over both.
 """
 
 from __future__ import annotations

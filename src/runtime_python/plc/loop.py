@@ -1,4 +1,4 @@
-"""The loop that serves calls, in pure Python: what `_plc.c` is, for where that can't be loaded."""
+"""The loop that serves calls, in pure Python: what `_plc_loop.c` is, for where that can't be loaded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Loop:
     """Serves one data connection, and the signal connection in a thread.
 
     An operation that keeps the interpreter lock (a regular expression, a large power) keeps the
-    thread from seeing a Cancel. In `_plc.c` it does not.
+    thread from seeing a Cancel. In `_plc_watch.c` it does not.
     """
 
     name = "python"

@@ -32,7 +32,7 @@ def runtime_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
             *("gcc", "-shared", "-fPIC", "-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror"),
             f"-I{sysconfig.get_paths()['include']}",
             *("-o", str(directory / "plc" / "_plc.abi3.so")),
-            str(SOURCE / "runtime_python" / "plc" / "_plc.c"),
+            *map(str, sorted((SOURCE / "runtime_python" / "plc").glob("_plc*.c"))),
             str(SOURCE / "protocol" / "plc_protocol.c"),
         ],
         check=True,

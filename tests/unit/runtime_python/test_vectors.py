@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import subprocess
 from collections.abc import Callable
 from decimal import Decimal
@@ -120,6 +121,44 @@ def test_invalid_value(vector: Vector) -> None:
 def test_invalid_value_in_c(vector: Vector, extension: ModuleType) -> None:
     with pytest.raises(ProtocolError):
         extension.decode(to_type(vector["type"]), bytes.fromhex(vector["hex"]))
+
+
+def seen(function: Callable[..., Any], *arguments: Any) -> str:
+    """What a codec makes of something: a value, or the kind of its refusal."""
+    try:
+        return repr(function(*arguments))
+    except (ProtocolError, convert.ConversionError) as error:
+        return type(error).__name__
+
+
+def decode_argument(declared: Type, data: bytes) -> Any:
+    reader = codec.Reader(data)
+    value = codec.read_value(reader, declared, result=False)
+    reader.finish()
+    return convert.to_python(declared, value)
+
+
+def encode_object(declared: Type, value: object) -> bytes:
+    return codec.encode_result(declared, convert.from_python(declared, value))
+
+
+def test_both_codecs_see_the_same_in_mutated_vectors(extension: ModuleType) -> None:
+    vectors = unpack("values", "valid") + unpack("values", "invalid")
+    generator = random.Random(20240229)
+    accepted = 0
+    for _ in range(30_000):
+        data = bytearray.fromhex(generator.choice(vectors)["hex"])
+        declared = to_type(generator.choice(vectors)["type"])
+        for _ in range(generator.randrange(3)):
+            at = generator.randrange(len(data) + 1)
+            data[at : at + generator.randrange(3)] = bytes(generator.choices((0, 1, 2, 3, 128, 255), k=1))
+        outcome = seen(decode_argument, declared, bytes(data))
+        assert seen(extension.decode, declared, bytes(data)) == outcome
+        if outcome != "ProtocolError":
+            accepted += 1
+            value = decode_argument(declared, bytes(data))
+            assert seen(extension.encode, declared, value) == seen(encode_object, declared, value)
+    assert accepted > 1000
 
 
 # --- messages -------------------------------------------------------------

@@ -1,0 +1,599 @@
+/*
+ * _plc_results.c
+ *		Results of functions to values, as convert.py has it.
+ *
+ * The functions that write one object return 1 when they did, 0 when the object has no exact
+ * binary form and travels as text, -1 with an exception set.
+ *
+ * SPDX-License-Identifier: Apache-2.0
+ */
+#include "_plc.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+/*
+ * Part of every CPython from 3.3 on with this very layout, but of the limited API only since
+ * 3.10 and 3.11.
+ */
+typedef struct plc_buffer
+{
+	void	   *buf;
+	PyObject   *obj;
+	Py_ssize_t	len;
+	Py_ssize_t	itemsize;
+	int			readonly;
+	int			ndim;
+	char	   *format;
+	Py_ssize_t *shape;
+	Py_ssize_t *strides;
+	Py_ssize_t *suboffsets;
+	void	   *internal;
+} plc_buffer;
+
+#define PLC_BUFFER_FORMAT 0x0004
+#define PLC_BUFFER_ND 0x0008
+
+extern int	PyObject_GetBuffer(PyObject *object, plc_buffer *view, int flags);
+extern void PyBuffer_Release(plc_buffer *view);
+extern const char *PyUnicode_AsUTF8AndSize(PyObject *text, Py_ssize_t *size);
+
+int
+written(const plc_writer *writer)
+{
+	if (writer->error == NULL)
+		return 1;
+	PyErr_NoMemory();
+	return -1;
+}
+
+static int
+write_string(plc_writer *writer, PyObject *object)
+{
+	PyObject   *text;
+	const char *data;
+	Py_ssize_t	size;
+	int			result = -1;
+
+	if (PyUnicode_Check(object))
+	{
+		text = object;
+		Py_INCREF(text);
+	}
+	else
+		text = PyFloat_Check(object) ? PyObject_Repr(object) : PyObject_Str(object);
+	if (text == NULL)
+		return conversion_error(TEXT_FAILED);
+	data = PyUnicode_AsUTF8AndSize(text, &size);
+	if (data == NULL)
+		conversion_error(ENCODING_FAILED);
+	else if (memchr(data, '\0', (size_t) size) != NULL)
+		conversion_error(NULL_BYTES);
+	else
+	{
+		plc_write_str(writer, data, (size_t) size);
+		result = written(writer);
+	}
+	Py_DECREF(text);
+	return result;
+}
+
+static int
+write_bytes(plc_writer *writer, PyObject *object)
+{
+	PyObject   *bytes = PyObject_Bytes(object);
+	int			result;
+
+	if (bytes == NULL)
+		return conversion_error(BYTES_FAILED);
+	plc_write_str(writer, PyBytes_AsString(bytes), (size_t) PyBytes_Size(bytes));
+	result = written(writer);
+	Py_DECREF(bytes);
+	return result;
+}
+
+/* Whether a Decimal's text is what the database itself would print. */
+static bool
+is_plain_numeric(const char *text, Py_ssize_t size)
+{
+	for (Py_ssize_t i = 0; i < size; i++)
+		if (!((text[i] >= '0' && text[i] <= '9') || text[i] == '-' || text[i] == '.'))
+			return strcmp(text, "NaN") == 0 || strcmp(text, "Infinity") == 0 ||
+				strcmp(text, "-Infinity") == 0;
+	return true;
+}
+
+static bool
+is_decimal(PyObject *object)
+{
+	static PyObject *decimal_type = NULL;
+
+	if (decimal_type == NULL)
+	{
+		PyObject   *module = PyImport_ImportModule("decimal");
+
+		if (module != NULL)
+			decimal_type = PyObject_GetAttrString(module, "Decimal");
+		Py_XDECREF(module);
+		PyErr_Clear();
+	}
+	return (PyObject *) Py_TYPE(object) == decimal_type;
+}
+
+static int
+write_numeric(plc_writer *writer, PyObject *object)
+{
+	PyObject   *text;
+	const char *data;
+	Py_ssize_t	size;
+	int			result = 0;
+
+	if (PyLong_CheckExact(object))
+		return write_string(writer, object);
+	if (!is_decimal(object))
+		return 0;
+	text = PyObject_Str(object);
+	if (text == NULL)
+		return conversion_error(TEXT_FAILED);
+	data = PyUnicode_AsUTF8AndSize(text, &size);
+	if (data == NULL)
+		result = -1;
+	else if (is_plain_numeric(data, size))
+	{
+		plc_write_str(writer, data, (size_t) size);
+		result = written(writer);
+	}
+	Py_DECREF(text);
+	return result;
+}
+
+static int
+write_variable(plc_writer *writer, plc_kind kind, PyObject *object)
+{
+	if (kind == PLC_BYTEA)
+		return write_bytes(writer, object);
+	if (kind == PLC_NUMERIC)
+		return write_numeric(writer, object);
+	return write_string(writer, object);
+}
+
+static inline int
+exact_int(plc_kind kind, PyObject *object, uint8_t *place)
+{
+	int			overflow;
+	int64_t		i8;
+	int32_t		i4;
+	int16_t		i2;
+
+	if (!PyLong_CheckExact(object))
+		return 0;
+	i8 = PyLong_AsLongLongAndOverflow(object, &overflow);
+	if (overflow != 0)
+		return 0;
+	switch (kind)
+	{
+		case PLC_INT8:
+			memcpy(place, &i8, sizeof(i8));
+			return 1;
+		case PLC_INT4:
+			i4 = (int32_t) i8;
+			memcpy(place, &i4, sizeof(i4));
+			return i4 == i8;
+		default:
+			i2 = (int16_t) i8;
+			memcpy(place, &i2, sizeof(i2));
+			return i2 == i8;
+	}
+}
+
+static inline int
+exact_float(plc_kind kind, PyObject *object, uint8_t *place)
+{
+	double		f8;
+	float		f4;
+
+	if (PyFloat_CheckExact(object) || PyFloat_Check(object))
+		f8 = PyFloat_AsDouble(object);
+	else if (PyLong_CheckExact(object))
+	{
+		/* Up to this size integers are exact in the type. */
+		int64_t		bound = INT64_C(1) << (kind == PLC_FLOAT8 ? 53 : 24);
+		int			overflow;
+		int64_t		i8 = PyLong_AsLongLongAndOverflow(object, &overflow);
+
+		if (overflow != 0 || i8 > bound || i8 < -bound)
+			return 0;
+		f8 = (double) i8;
+	}
+	else
+		return 0;
+	if (kind == PLC_FLOAT8)
+	{
+		memcpy(place, &f8, sizeof(f8));
+		return 1;
+	}
+	f4 = (float) f8;
+	memcpy(place, &f4, sizeof(f4));
+	/* The database calls a number too large or too small for its type an error. */
+	return !(isinf(f4) && !isinf(f8)) && !(f4 == 0 && f8 != 0);
+}
+
+/* Puts an object's value of a kind of fixed size at `place`. */
+static inline int
+exact_fixed(plc_kind kind, PyObject *object, uint8_t *place)
+{
+	int			truth;
+
+	switch (kind)
+	{
+		case PLC_BOOL:
+			truth = PyObject_IsTrue(object);
+			*place = truth == 1;
+			return truth < 0 ? -1 : 1;
+		case PLC_INT2:
+		case PLC_INT4:
+		case PLC_INT8:
+			return exact_int(kind, object, place);
+		default:
+			return exact_float(kind, object, place);
+	}
+}
+
+/* The list or tuple of an array result's items: a new reference. */
+static PyObject *
+as_sequence(PyObject *object)
+{
+	PyObject   *source = object;
+	PyObject   *list = NULL;
+	Py_ssize_t	length;
+
+	Py_INCREF(source);
+	if (PyList_CheckExact(source) || PyTuple_CheckExact(source))
+		return source;
+	if (PyObject_HasAttrString(source, "tolist"))
+	{
+		Py_DECREF(source);
+		source = PyObject_CallMethod(object, "tolist", NULL);
+		if (source == NULL)
+		{
+			conversion_error(NO_LENGTH);
+			return NULL;
+		}
+	}
+	if (!PySequence_Check(source))
+	{
+		Py_DECREF(source);
+		conversion_error(NOT_A_SEQUENCE);
+		return NULL;
+	}
+	length = PySequence_Size(source);
+	if (length >= 0)
+		list = PyList_New(length);
+	for (Py_ssize_t i = 0; list != NULL && i < length; i++)
+	{
+		PyObject   *item = PySequence_GetItem(source, i);
+
+		if (item == NULL || PyList_SetItem(list, i, item) < 0)
+		{
+			Py_DECREF(list);
+			list = NULL;
+		}
+	}
+	Py_DECREF(source);
+	if (list == NULL)
+		conversion_error(NO_LENGTH);
+	return list;
+}
+
+/* A borrowed reference. */
+static inline PyObject *
+get_item(PyObject *sequence, Py_ssize_t i)
+{
+	return PyList_Check(sequence) ? PyList_GetItem(sequence, i) : PyTuple_GetItem(sequence, i);
+}
+
+/*
+ * Collects the elements of nested lists. Only true lists are dimensions, as in PL/Python.
+ */
+static int
+flatten(PyObject *sequence, int depth, int *ndim, int32_t *lengths, PyObject *items)
+{
+	Py_ssize_t	length = PySequence_Size(sequence);
+
+	for (Py_ssize_t i = 0; i < length; i++)
+	{
+		PyObject   *item = get_item(sequence, i);
+
+		if (item == NULL)
+			return -1;
+		if (!PyList_Check(item))
+		{
+			if (*ndim != depth)
+				return conversion_error(RAGGED);
+			if (PyList_Append(items, item) < 0)
+				return -1;
+			continue;
+		}
+		if (i == 0 && *ndim == depth)
+		{
+			if (PyList_Size(items) > 0)
+				return conversion_error(RAGGED);
+			if (depth >= PLC_MAX_DIMENSIONS)
+				return conversion_error(TOO_DEEP);
+			lengths[(*ndim)++] = (int32_t) PyList_Size(item);
+		}
+		else if (depth >= *ndim || PyList_Size(item) != lengths[depth])
+			return conversion_error(RAGGED);
+		if (flatten(item, depth + 1, ndim, lengths, items) < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static int
+write_elements(plc_writer *writer, plc_kind kind, PyObject *items, size_t count, const bool *nulls,
+			   bool text)
+{
+	size_t		size = text ? 0 : plc_kind_size(kind);
+
+	for (size_t i = 0; i < count; i++)
+	{
+		PyObject   *item = get_item(items, (Py_ssize_t) i);
+		uint8_t    *place = NULL;
+		int			result;
+
+		if (item == NULL)
+			return -1;
+		if (size > 0)
+		{
+			place = plc_put(writer, size);
+			if (place == NULL)
+				return written(writer);
+			memset(place, 0, size);
+		}
+		if (nulls != NULL && nulls[i])
+			continue;
+		/* Its methods may take it out of the list. */
+		Py_INCREF(item);
+		if (text)
+			result = write_string(writer, item);
+		else
+			result = size > 0 ? exact_fixed(kind, item, place) : write_variable(writer, kind, item);
+		Py_DECREF(item);
+		if (result != 1)
+			return result;
+	}
+	return 1;
+}
+
+/* Writes flat elements: in binary, or all of them as text when one of them has no exact form. */
+static int
+write_flat(plc_writer *writer, plc_kind kind, PyObject *items, int ndim, const int32_t *lengths)
+{
+	static const int32_t ones[PLC_MAX_DIMENSIONS] = {1, 1, 1, 1, 1, 1};
+	size_t		count = (size_t) PySequence_Size(items);
+	size_t		mark = writer->length;
+	bool	   *nulls = calloc(count + 1, sizeof(bool));
+	bool		has_nulls = false;
+	int			result = 0;
+
+	if (nulls == NULL)
+	{
+		PyErr_NoMemory();
+		return -1;
+	}
+	for (size_t i = 0; i < count; i++)
+		has_nulls |= nulls[i] = get_item(items, (Py_ssize_t) i) == Py_None;
+	for (int text = 0; text <= 1 && result == 0; text++)
+	{
+		writer->length = mark;
+		plc_write_array(writer, kind, text ? PLC_ARRAY_TEXT_ELEMENTS : 0, ndim, lengths, ones,
+						has_nulls ? nulls : NULL);
+		result = write_elements(writer, kind, items, count, has_nulls ? nulls : NULL, text == 1);
+	}
+	free(nulls);
+	return result;
+}
+
+/*
+ * The common case: a list of exact numbers without NULL goes straight to its place. Returns 0
+ * when it is not that.
+ */
+static inline __attribute__((always_inline)) int
+write_numbers(plc_writer *writer, plc_kind kind, size_t size, PyObject *list)
+{
+	static const int32_t one = 1;
+	Py_ssize_t	count = PyList_Size(list);
+	int32_t		length = (int32_t) count;
+	size_t		mark = writer->length;
+	uint8_t    *place;
+
+	plc_write_array(writer, kind, 0, 1, &length, &one, NULL);
+	place = plc_put(writer, (size_t) count * size);
+	if (place == NULL)
+		return written(writer);
+	for (Py_ssize_t i = 0; i < count; i++, place += size)
+	{
+		/* No code of users runs here: the list stays as it is. */
+		PyObject   *item = PyList_GetItem(list, i);
+		int			exact = size == 0 ? 0 : exact_fixed(kind, item, place);
+
+		if (exact != 1)
+		{
+			writer->length = mark;
+			return exact;
+		}
+	}
+	return 1;
+}
+
+static int
+write_list(plc_writer *writer, plc_kind kind, PyObject *list)
+{
+	switch (kind)
+	{
+		case PLC_FLOAT8:
+			return write_numbers(writer, PLC_FLOAT8, 8, list);
+		case PLC_FLOAT4:
+			return write_numbers(writer, PLC_FLOAT4, 4, list);
+		case PLC_INT8:
+			return write_numbers(writer, PLC_INT8, 8, list);
+		case PLC_INT4:
+			return write_numbers(writer, PLC_INT4, 4, list);
+		case PLC_INT2:
+			return write_numbers(writer, PLC_INT2, 2, list);
+		default:
+			return 0;
+	}
+}
+
+/* Whether elements of a buffer lie in memory as those of an array of a kind do. */
+static bool
+is_format(plc_kind kind, const plc_buffer *view)
+{
+	const char *format = view->format == NULL ? "B" : view->format;
+	const char *formats;
+
+	if (*format == '@' || *format == '=' || *format == '<')
+		format++;
+	switch (kind)
+	{
+		case PLC_FLOAT8:
+			formats = "d";
+			break;
+		case PLC_FLOAT4:
+			formats = "f";
+			break;
+		case PLC_BOOL:
+			formats = "?";
+			break;
+		default:
+			formats = "hilq";
+			break;
+	}
+	return format[0] != '\0' && format[1] == '\0' && strchr(formats, format[0]) != NULL &&
+		(size_t) view->itemsize == plc_kind_size(kind);
+}
+
+/* Copies the elements of a numpy array and the like; 0 when they are not of the kind. */
+static int
+write_buffer(plc_writer *writer, plc_kind kind, PyObject *object)
+{
+	static const int32_t ones[PLC_MAX_DIMENSIONS] = {1, 1, 1, 1, 1, 1};
+	int32_t		lengths[PLC_MAX_DIMENSIONS];
+	plc_buffer	view;
+	size_t		count = 1;
+	uint8_t    *place;
+	int			result = 0;
+
+	if (PyObject_GetBuffer(object, &view, PLC_BUFFER_FORMAT | PLC_BUFFER_ND) < 0)
+	{
+		if (!PyErr_ExceptionMatches(PyExc_Exception))
+			return -1;
+		PyErr_Clear();
+		return 0;
+	}
+	if (view.ndim >= 1 && view.ndim <= PLC_MAX_DIMENSIONS && is_format(kind, &view))
+	{
+		for (int i = 0; i < view.ndim; i++)
+		{
+			/* Too large ones fail where lists of that length do. */
+			if (view.shape[i] > PLC_MAX_ELEMENTS || (count *= (size_t) view.shape[i]) > PLC_MAX_ELEMENTS)
+				goto done;
+			lengths[i] = (int32_t) view.shape[i];
+		}
+		plc_write_array(writer, kind, 0, count > 0 ? view.ndim : 0, lengths, ones, NULL);
+		place = plc_put(writer, count * (size_t) view.itemsize);
+		if (place != NULL && count > 0)
+			memcpy(place, view.buf, count * (size_t) view.itemsize);
+		for (size_t i = 0; place != NULL && kind == PLC_BOOL && i < count; i++)
+			place[i] = place[i] != 0;
+		result = written(writer);
+	}
+done:
+	PyBuffer_Release(&view);
+	return result;
+}
+
+static int
+write_sequence(plc_writer *writer, plc_kind kind, PyObject *sequence)
+{
+	Py_ssize_t	length = PySequence_Size(sequence);
+	int32_t		lengths[PLC_MAX_DIMENSIONS] = {(int32_t) length};
+	int			ndim = 1;
+	bool		nested = false;
+	PyObject   *items;
+	int			result;
+
+	if (length > PLC_MAX_ELEMENTS)
+		return conversion_error(TOO_MANY);
+	for (Py_ssize_t i = 0; i < length && !nested; i++)
+		nested = PyList_Check(get_item(sequence, i));
+	if (length > 0 && !nested)
+		return write_flat(writer, kind, sequence, ndim, lengths);
+	items = PyList_New(0);
+	if (items == NULL)
+		return -1;
+	result = nested ? flatten(sequence, 1, &ndim, lengths, items) : 0;
+	if (result == 0 && PyList_Size(items) > PLC_MAX_ELEMENTS)
+		result = conversion_error(TOO_MANY);
+	if (result == 0)
+		result = write_flat(writer, kind, items, PyList_Size(items) > 0 ? ndim : 0, lengths);
+	Py_DECREF(items);
+	return result;
+}
+
+static int
+write_array(plc_writer *writer, plc_kind kind, PyObject *object)
+{
+	PyObject   *sequence;
+	int			result = 0;
+
+	if (plc_kind_size(kind) > 0 && !PyList_Check(object) && !PyTuple_Check(object))
+	{
+		result = write_buffer(writer, kind, object);
+		if (result != 0)
+			return result;
+	}
+	sequence = as_sequence(object);
+	if (sequence == NULL)
+		return -1;
+	if (PyList_Check(sequence) && PyList_Size(sequence) > 0 && PyList_Size(sequence) <= PLC_MAX_ELEMENTS)
+		result = write_list(writer, kind, sequence);
+	if (result == 0)
+		result = write_sequence(writer, kind, sequence);
+	Py_DECREF(sequence);
+	return result;
+}
+
+int
+write_result(plc_writer *writer, plc_kind kind, plc_kind element, PyObject *object)
+{
+	size_t		mark = writer->length;
+	size_t		size = plc_kind_size(kind);
+	uint8_t    *place;
+	int			result;
+
+	if (object == Py_None)
+	{
+		plc_write_u8(writer, PLC_FORM_NULL);
+		return written(writer);
+	}
+	if (kind == PLC_VOID)
+		return conversion_error(NOT_VOID);
+	plc_write_u8(writer, PLC_FORM_BINARY);
+	if (size > 0)
+	{
+		place = plc_put(writer, size);
+		result = place == NULL ? written(writer) : exact_fixed(kind, object, place);
+	}
+	else if (kind == PLC_ARRAY)
+		result = write_array(writer, element, object);
+	else
+		result = write_variable(writer, kind, object);
+	if (result != 0)
+		return result;
+	writer->length = mark;
+	plc_write_u8(writer, PLC_FORM_TEXT);
+	return write_string(writer, object);
+}
