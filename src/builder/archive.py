@@ -7,9 +7,8 @@ import json
 import tarfile
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
-_CHUNK = 1 << 20
 _CONFIG_KEYS = {
     "user": "User",
     "working_dir": "WorkingDir",
@@ -23,7 +22,7 @@ _CONFIG_KEYS = {
 def write_archive(
     path: Path, *, name: str, layer: IO[bytes], config: dict[str, Any], architecture: str, epoch: int
 ) -> str:
-    """Write `layer`, an uncompressed tar stream, as the only layer of a Docker archive.
+    """Write the files of `layer`, an uncompressed tar stream, as the only layer of a Docker archive.
 
     `config` has the keys of image.yml's `config`; `epoch` is in seconds since 1970. The layer is read once and never
     held in memory. The image's tag is image_tag's. Returns the image id, `sha256:` and 64 hex digits: the digest of the
@@ -31,7 +30,7 @@ def write_archive(
     """
     with path.open("wb") as archive:
         archive.write(bytes(tarfile.BLOCKSIZE))
-        diff_id, size = _copy_layer(layer, archive)
+        diff_id, size = _copy_layer(layer, archive, epoch)
         image = _canonical(_image_config(config, architecture, diff_id, epoch))
         digest = hashlib.sha256(image).hexdigest()
         image_id = f"sha256:{digest}"
@@ -49,14 +48,39 @@ def image_tag(name: str, image_id: str) -> str:
     return f"caisson/{name}:{image_id.removeprefix('sha256:')[:12]}"
 
 
-def _copy_layer(layer: IO[bytes], archive: IO[bytes]) -> tuple[str, int]:
-    state, size = hashlib.sha256(), 0
-    while chunk := layer.read(_CHUNK):
-        state.update(chunk)
-        archive.write(chunk)
-        size += len(chunk)
-    archive.write(_padding(size))
-    return f"sha256:{state.hexdigest()}", size
+class _Digesting:
+    """A file that is only written to; knows the digest and size of what was written."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self._state = hashlib.sha256()
+        self.size = 0
+
+    def write(self, data: bytes) -> int:
+        self._state.update(data)
+        self.size += len(data)
+        return self._file.write(data)
+
+    def digest(self) -> str:
+        return f"sha256:{self._state.hexdigest()}"
+
+
+def _copy_layer(layer: IO[bytes], archive: IO[bytes], epoch: int) -> tuple[str, int]:
+    """Write the members of a tar stream anew: how a tar program encodes them depends on its version."""
+    target = _Digesting(archive)
+    with (
+        tarfile.open(fileobj=layer, mode="r|") as source,
+        tarfile.open(fileobj=cast("IO[bytes]", target), mode="w|", format=tarfile.PAX_FORMAT) as copy,
+    ):
+        for member in source:
+            member.mtime = min(int(member.mtime), epoch)
+            member.uname = member.gname = ""
+            member.pax_headers = {
+                key: value for key, value in member.pax_headers.items() if key.startswith("SCHILY.xattr.")
+            }
+            copy.addfile(member, source.extractfile(member) if member.isreg() else None)
+    archive.write(_padding(target.size))
+    return target.digest(), target.size
 
 
 def _image_config(config: dict[str, Any], architecture: str, diff_id: str, epoch: int) -> dict[str, Any]:

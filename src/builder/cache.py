@@ -17,7 +17,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-KEPT_RESULTS = 3
+KEPT_RESULTS = 2
 """Results of one name that stay in the cache, the most recently used first."""
 
 _UNFINISHED = ".building-"
