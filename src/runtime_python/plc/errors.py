@@ -16,7 +16,6 @@ from .convert import ConversionError
 FIELD_LIMIT = 1 << 18
 # Repetitions of a line of a traceback that are shown, as Python's own tracebacks do.
 _REPEATED = 3
-_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _BARE_MODULES = ("builtins", "__main__")
 _ATTRIBUTES = (
     ("D", "detail"),
@@ -48,6 +47,10 @@ sources: Dict[str, Source] = {}
 def is_own(code: CodeType) -> bool:
     """Whether code belongs to this runtime."""
     return code.co_filename.startswith(_PACKAGE)
+
+
+# As code objects spell it, which is what they are compared with.
+_PACKAGE = os.path.dirname(is_own.__code__.co_filename) + os.sep
 
 
 def clean(text: str, limit: int = FIELD_LIMIT) -> str:

@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import threading
+import types
 from types import FrameType
 from typing import Any, Callable, NoReturn, Optional
 
@@ -138,6 +139,13 @@ def leave(status: int) -> NoReturn:
     os._exit(status)
 
 
+def _set_main_module() -> None:
+    """Give functions a `__main__` of their own, as PL/Python does: children of theirs must not start this one's."""
+    module = types.ModuleType("__main__")
+    module.__dict__.update(plpy=plpy, GD=functions.global_data)
+    sys.modules["__main__"] = module
+
+
 def _warm_up() -> None:
     """Import what functions are likely to need, before anybody waits for it."""
     for name in filter(None, os.environ.get("PLC_PRELOAD", "").split(",")):
@@ -166,6 +174,7 @@ def main() -> NoReturn:
     signal.signal(signal.SIGINT, runtime.interrupt)
     os.register_at_fork(after_in_child=runtime.loop.disown)
     plpy._connect(runtime.emit)
+    _set_main_module()
     _warm_up()
     gc.collect()
     gc.freeze()

@@ -263,6 +263,7 @@ def test_many_functions_and_forgetting_them(sandbox: Sandbox) -> None:
         ("from math import floor\nreturn floor(6.5)", 6),
         ("import plpy as p\nreturn 7 if p is plpy else 0", 7),
         ("return 8 if __name__ == '__main__' else 0", 8),
+        ("import __main__\nreturn 8 if __main__.GD is GD and not hasattr(__main__, '__file__') else 0", 8),
         ("async def f(): return 9\nimport asyncio\nreturn asyncio.run(f())", 9),
         ("class A:\n  x = 10\nreturn A().x", 10),
         ("return (lambda: i)() + [i for _ in range(2)][1]", 2),

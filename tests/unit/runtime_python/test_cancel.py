@@ -44,8 +44,9 @@ def is_canceled(sandbox: Sandbox, function: int) -> bool:
         "class T:\n  def __str__(self):\n    while True: pass\nraise ValueError(T())",
         "sum(1 for _ in iter(int, 1))",
         "import subprocess\nsubprocess.run(['sleep', '1000'])",
+        "import asyncio\nasyncio.run(asyncio.sleep(1000))",
     ],
-    ids=["loop", "sleep", "lock", "read", "regex", "message", "generator", "child"],
+    ids=["loop", "sleep", "lock", "read", "regex", "message", "generator", "child", "asyncio"],
 )
 def test_cancel(sandbox: Sandbox, variant: str, source: str) -> None:
     if variant == "python" and source.startswith("import re"):

@@ -161,9 +161,19 @@ def test_the_end_within_a_frame_ends_the_sandbox(sandbox: Sandbox) -> None:
 
 @pytest.mark.parametrize(
     "body",
-    ["while True: pass", "import time\ntime.sleep(1000)", "try:\n  while True: pass\nfinally:\n  while True: pass"],
+    [
+        "while True: pass",
+        "import time\ntime.sleep(1000)",
+        "try:\n  while True: pass\nfinally:\n  while True: pass",
+        "import re\nre.match('(a*)*b', 'a' * 40)",
+    ],
+    ids=["loop", "sleep", "finally", "regex"],
 )
-def test_the_end_of_the_signal_connection_ends_the_sandbox_within_a_call(sandbox: Sandbox, body: str) -> None:
+def test_the_end_of_the_signal_connection_ends_the_sandbox_within_a_call(
+    sandbox: Sandbox, variant: str, body: str
+) -> None:
+    if variant == "python" and body.startswith("import re"):
+        pytest.skip("a regular expression keeps the interpreter lock, which the pure-Python watcher needs")
     sandbox.start(sandbox.define("plpy.notice('runs')\n" + body))
     sandbox.receive()
     sandbox.signals.close()
