@@ -283,6 +283,14 @@ py_current(PyObject *self, PyObject *unused)
 }
 
 static PyObject *
+py_last(PyObject *self, PyObject *unused)
+{
+	(void) self;
+	(void) unused;
+	return PyLong_FromUnsignedLong(state.last);
+}
+
+static PyObject *
 py_canceled(PyObject *self, PyObject *unused)
 {
 	(void) self;
@@ -401,6 +409,7 @@ static PyMethodDef methods[] = {
 	{"remove", py_remove, METH_VARARGS, "Forget a function."},
 	{"current", py_current, METH_NOARGS, "The id of the call whose user code runs, -1 when none does."},
 	{"watch", py_watch, METH_VARARGS, "Serve the signal connection in a thread, and SIGTERM."},
+	{"last", py_last, METH_NOARGS, "The call id of the last frame."},
 	{"canceled", py_canceled, METH_NOARGS, "Whether the call that runs shall end."},
 	{"disown", py_disown, METH_NOARGS, "In a child process: the connection is not ours."},
 	{"send", py_send, METH_VARARGS, "Send a frame of the call that runs. Return False when there is none."},

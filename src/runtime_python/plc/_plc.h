@@ -65,6 +65,7 @@ typedef struct plc_state
 	bool		owned;			/* false in a child process */
 	uint64_t	limit;			/* of a payload */
 	_Atomic int64_t current;	/* the call whose user code runs, or -1 */
+	uint32_t	last;			/* call id of the last frame */
 	_Atomic int64_t cancel;		/* the call that shall end, or -1; the watching thread's */
 	uint8_t    *buffer;			/* BUFFER_SIZE bytes */
 	size_t		have;			/* bytes in it */

@@ -382,6 +382,7 @@ serve_frame(PyObject *control, PyObject *failure, PyObject *canceled)
 	if (result != 1)
 		return result;
 	error = plc_header_decode(state.buffer, state.limit, &header);
+	state.last = header.call_id;
 	if (error != NULL)
 		return protocol_error(error);
 	total = PLC_HEADER_SIZE + (size_t) header.length;

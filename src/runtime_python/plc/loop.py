@@ -39,6 +39,7 @@ class Loop:
         self._limit = codec.MAX_FRAME_HANDSHAKE
         self._current = -1
         self._cancel = -1
+        self._last = 0
         self._owned = True
         self._buffer = bytearray(_BUFFER_SIZE)
         self._have = 0
@@ -59,6 +60,10 @@ class Loop:
     def current(self) -> int:
         """Return the id of the call whose user code runs, -1 when none does."""
         return self._current
+
+    def last(self) -> int:
+        """Return the call id of the last frame."""
+        return self._last
 
     def canceled(self) -> bool:
         """Whether the call that runs shall end."""
@@ -149,6 +154,7 @@ class Loop:
         view = memoryview(self._buffer)
         if not self._fill(view, codec.HEADER_SIZE):
             return None
+        self._last = int.from_bytes(view[:4], "little")
         header = codec.decode_header(view[: codec.HEADER_SIZE], self._limit)
         payload = bytearray(header.length)
         total = codec.HEADER_SIZE + header.length

@@ -188,15 +188,15 @@ def main() -> NoReturn:
     try:
         runtime.loop.serve(data.fileno(), runtime.control, runtime.failure, canceled)
     except ProtocolError as error:
-        _refuse(data, error)
+        _refuse(data, runtime.loop.last(), error)
         leave(1)
     except ConnectionError:
         pass
     leave(0)
 
 
-def _refuse(data: socket.socket, error: ProtocolError) -> None:
+def _refuse(data: socket.socket, call_id: int, error: ProtocolError) -> None:
     print("data connection: %s" % error, file=sys.stderr)
     fields = codec.encode_fields([("C", "08P01"), ("M", "protocol violation: %s" % error)])
     with contextlib.suppress(OSError):
-        data.send(codec.encode_frame(0, codec.ERROR, fields), socket.MSG_DONTWAIT)
+        data.send(codec.encode_frame(call_id, codec.ERROR, fields), socket.MSG_DONTWAIT)

@@ -60,11 +60,11 @@ def test_frames_in_pieces_and_several_at_once(sandbox: Sandbox) -> None:
         assert codec.decode_result(payload, codec.Type(codec.INT4)) == i
 
 
-def is_refused(sandbox: Sandbox, reason: str) -> bool:
+def is_refused(sandbox: Sandbox, reason: str, call_id: int = 1) -> bool:
     """Whether the sandbox says 08P01 and ends."""
     header, payload = sandbox.receive()
     fields = dict(codec.decode_fields(payload))
-    assert (header.type, fields["C"]) == (codec.ERROR, "08P01")
+    assert (header.call_id, header.type, fields["C"]) == (call_id, codec.ERROR, "08P01")
     assert reason in fields["M"]
     assert sandbox.process.wait(TIMEOUT_S) == 1
     return reason in sandbox.log()
@@ -115,7 +115,7 @@ def test_junk_is_refused(sandbox: Sandbox, frame: bytes, reason: str) -> None:
 def test_junk_in_a_call_is_refused(sandbox: Sandbox, arguments: bytes, reason: str) -> None:
     function = sandbox.define("return i", INT4, [("i", INT4)])
     sandbox.send(9, codec.CALLREQ, function.to_bytes(4, "little") + arguments)
-    assert is_refused(sandbox, reason)
+    assert is_refused(sandbox, reason, 9)
 
 
 @pytest.mark.parametrize(
