@@ -7,7 +7,7 @@ DOCUMENTATION = r"""
 module: text_file
 short_description: Make a file have a text, an owner and a mode
 description:
-  - Does in one execution on the host what M(ansible.builtin.template) needs two for, so a run that changes nothing is faster.
+  - Does in one execution on the host what M(ansible.builtin.template) needs two for.
   - The text is rendered on the control node, with the lookup C(ansible.builtin.template).
   - The file is replaced in one step and only after C(validate) has agreed.
 options:

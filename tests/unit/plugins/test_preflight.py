@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 
 import pytest
 from plugins.module_utils import host_memory
-
-# where Ansible puts it for a module that runs
-sys.modules.setdefault("ansible.module_utils.host_memory", host_memory)
-
-from plugins.modules import preflight  # noqa: E402
+from plugins.modules import preflight
 
 MIB = 2**20
 V1 = """\

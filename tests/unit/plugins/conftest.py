@@ -1,0 +1,9 @@
+"""Where Ansible puts our module_utils for a module that runs."""
+
+from __future__ import annotations
+
+import sys
+
+from plugins.module_utils import host_memory
+
+sys.modules.setdefault("ansible.module_utils.host_memory", host_memory)

@@ -1,0 +1,39 @@
+"""The module segment_host_info on files."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from plugins.modules import segment_host_info
+
+
+def test_the_data_directory(tmp_path: Path) -> None:
+    assert segment_host_info.data_directory(tmp_path) is None
+    (tmp_path / "postgresql.conf").write_text(
+        "# data_directory = '/x'\ndata_directory = '/srv/data'\t# comment\n", encoding="utf-8"
+    )
+    assert segment_host_info.data_directory(tmp_path) == Path("/srv/data")
+
+
+def test_the_newest_file_that_the_server_reads(tmp_path: Path) -> None:
+    (tmp_path / "conf.d").mkdir()
+    for name, changed in (
+        ("postgresql.conf", 10),
+        ("pg_hba.conf", 20),
+        ("conf.d/x.conf", 30),
+        ("start.conf", 40),
+        ("environment", 50),
+    ):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (changed, changed))
+    assert segment_host_info.newest_change(tmp_path) == 30
+
+
+def test_no_cluster(tmp_path: Path) -> None:
+    assert segment_host_info.newest_change(tmp_path) == 0
+    state = segment_host_info.look(99, "nowhere")
+    assert state == {
+        "exists": False, "running": False, "port": 0, "data_checksums": False,
+        "stale": False, "pending_restart": [], "hba_errors": [],
+    }  # fmt: skip
