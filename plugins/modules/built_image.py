@@ -14,9 +14,8 @@ options:
     type: str
     required: true
   debian:
-    description: Debian release the image is made of.
+    description: Debian release the image is made of. The last of its description when not given.
     type: str
-    default: "13"
   load:
     description: Whether the control node's own Docker gets the image too.
     type: bool
@@ -67,6 +66,7 @@ notes:
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 try:
+    from builder.description import image_releases
     from builder.errors import BuildError
     from builder.images import build_image, find_image
 except ImportError:
@@ -80,7 +80,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "name": {"type": "str", "required": True},
-            "debian": {"type": "str", "default": "13"},
+            "debian": {"type": "str"},
             "load": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
@@ -90,6 +90,7 @@ def main() -> None:
     name, debian = module.params["name"], module.params["debian"]
     notes: list[str] = []
     try:
+        debian = debian or image_releases(name)[-1]
         image = find_image(name, debian) if module.check_mode else build_image(name, debian, say=notes.append)
         if image is None:
             module.exit_json(changed=False, available=False, name=name, debian=debian, notes=notes)

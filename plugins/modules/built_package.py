@@ -15,9 +15,8 @@ options:
     type: str
     required: true
   debian:
-    description: Debian release the package is for.
+    description: Debian release the package is for. The last of its description when not given.
     type: str
-    default: "13"
 attributes:
   check_mode:
     support: full
@@ -65,6 +64,7 @@ notes:
 from ansible.module_utils.basic import AnsibleModule, missing_required_lib
 
 try:
+    from builder.description import package_releases
     from builder.errors import BuildError
     from builder.packages import build_package, find_package
 except ImportError:
@@ -78,7 +78,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "name": {"type": "str", "required": True},
-            "debian": {"type": "str", "default": "13"},
+            "debian": {"type": "str"},
         },
         supports_check_mode=True,
     )
@@ -87,6 +87,7 @@ def main() -> None:
     name, debian = module.params["name"], module.params["debian"]
     notes: list[str] = []
     try:
+        debian = debian or package_releases(name)[-1]
         package = find_package(name, debian) if module.check_mode else build_package(name, debian, say=notes.append)
     except BuildError as error:
         module.fail_json(msg=str(error))

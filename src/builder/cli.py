@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from builder import cache
-from builder.description import image_names, image_releases, package_names
+from builder.description import image_names, image_releases, package_names, package_releases
 from builder.errors import BuildError
 from builder.images import BuiltImage, build_image, record_packages
 from builder.packages import BuiltPackage, build_package
@@ -48,11 +48,11 @@ def _parser() -> argparse.ArgumentParser:
     package.add_argument("name", choices=package_names())
     package.set_defaults(run=_package)
     for command in (image, package):
-        command.add_argument("--debian", default="13", metavar="RELEASE", help="Debian release (13)")
+        command.add_argument("--debian", metavar="RELEASE", help="Debian release (the usual one of the result)")
         command.add_argument("--json", action="store_true", help="describe the result as JSON")
 
-    everything = commands.add_parser("all", help="build several results NAME/RELEASE, two at a time")
-    everything.add_argument("results", nargs="+", metavar="NAME/RELEASE", help="an image or a package")
+    everything = commands.add_parser("all", help="build several results, two at a time")
+    everything.add_argument("results", nargs="+", metavar="NAME[/RELEASE]", help="an image or a package")
     everything.set_defaults(run=_all)
 
     record = commands.add_parser("record", help="build images anew and record their Debian packages in images/")
@@ -65,14 +65,14 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _image(options: argparse.Namespace) -> None:
-    built = build_image(options.name, options.debian, say=_say, fresh=options.fresh)
+    built = build_image(options.name, options.debian or image_releases(options.name)[-1], say=_say, fresh=options.fresh)
     if options.load:
         built.load()
     _show(options, built, built.tag)
 
 
 def _package(options: argparse.Namespace) -> None:
-    built = build_package(options.name, options.debian, say=_say)
+    built = build_package(options.name, options.debian or package_releases(options.name)[-1], say=_say)
     _show(options, built, str(built.deb))
 
 
@@ -87,8 +87,10 @@ def _all(options: argparse.Namespace) -> None:
         begun = time.monotonic()
         name, _, release = result.partition("/")
         if name in image_names():
+            release = release or image_releases(name)[-1]
             changed = build_image(name, release, say=_say).changed
         else:
+            release = release or package_releases(name)[-1]
             changed = build_package(name, release, say=_say).changed
         return f"  {name} for Debian {release}: {time.monotonic() - begun:.0f} s" if changed else ""
 

@@ -139,12 +139,17 @@ def package_names() -> list[str]:
 
 
 def image_releases(name: str) -> list[str]:
-    """Return the Debian releases that an image can be built for."""
+    """Return the Debian releases that an image can be made of, the usual one last."""
     return list(_read(ROOT / "images" / name / "image.yml", IMAGE_SCHEMA)["releases"])
 
 
+def package_releases(name: str) -> list[str]:
+    """Return the Debian releases that a package can be built for, the usual one last."""
+    return list(_read(ROOT / "src" / name / "package.yml", PACKAGE_SCHEMA)["releases"])
+
+
 def load_image(name: str, debian: str) -> Image:
-    """Read images/<name>/image.yml and what it builds on."""
+    """Read images/<name>/image.yml and what it builds on; `{postgresql}` in a package's name is the release's."""
     chain = _chain(name)
     if debian not in chain[-1]["releases"]:
         raise BuildError(f"image {name} is not described for Debian {debian}, only for {chain[-1]['releases']}")
@@ -155,7 +160,12 @@ def load_image(name: str, debian: str) -> Image:
             config[key] = {**config.get(key, {}), **value} if isinstance(value, dict) else value
 
     def by_release(key: str) -> list[str]:
-        return [item for level in chain for part in ("all", debian) for item in level.get(key, {}).get(part, [])]
+        return [
+            item.format(postgresql=settings().postgresql_versions[debian])
+            for level in chain
+            for part in ("all", debian)
+            for item in level.get(key, {}).get(part, [])
+        ]
 
     def joined(key: str) -> list[Any]:
         return [item for level in chain for item in level.get(key, [])]
