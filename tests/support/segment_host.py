@@ -207,8 +207,9 @@ def host_names(scenario: Path) -> list[str]:
 def playbook(scenario: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run site.yml on the hosts of a molecule scenario."""
     command = ["ansible-playbook", "-i", str(scenario / "inventory"), "site.yml", *arguments]
-    environment = {**os.environ, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"), "ANSIBLE_NOCOLOR": "1",
-                   "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default"}  # fmt: skip
+    # as a user runs it: molecule has settings of its own, and a terminal would break lines
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))}
+    environment |= {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default", "COLUMNS": "1000"}
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
 
 

@@ -52,7 +52,7 @@ def test_everything_that_is_wrong_is_told_at_once(segment: SegmentHost) -> None:
         preflight_systems=["Debian 11"],
         preflight_kernel_minimum="99.0",
         preflight_cgroup_controllers=["memory", "no_such_controller"],
-        preflight_disk_gb=1000000,
+        preflight_disk_gb=100000,
         preflight_memory_mb=1000000000,
         preflight_clock_skew_s=-1,
     )
