@@ -469,22 +469,6 @@ note_registration(plc_lease *lease, const plc_function *function)
 	MemoryContextSwitchTo(caller);
 }
 
-/* Says that a sandbox has ended between two calls, and gives it back. */
-static void
-drop_ended(plc_lease *lease)
-{
-	int			sqlstate;
-	char	   *reason = plc_lease_autopsy(lease, &sqlstate);
-	char	   *sandbox = pstrdup(lease->sandbox);
-
-	plc_lease_close(lease);
-	ereport(WARNING,
-			(errcode(sqlstate),
-			 errmsg("sandbox \"%s\" of runtime \"%s\" %s; a new one takes its place", sandbox,
-					lease->key.runtime, reason != NULL ? reason : _("has ended")),
-			 errdetail("What was in GD and SD is lost.")));
-}
-
 /*
  * Sends a call. A sandbox that has ended since the last one has taken nothing of this
  * call with it: the call goes to a new sandbox, and a warning says so.
@@ -503,7 +487,7 @@ send_call(plc_function *function, FunctionCallInfo fcinfo)
 		if (again)
 			plc_lease_lost(lease);
 		lease->in_call = false;
-		drop_ended(lease);
+		plc_lease_ended(lease, WARNING);
 		lease = function->lease = plc_lease_get(function->runtime);
 	}
 	note_registration(lease, function);

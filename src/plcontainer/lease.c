@@ -549,8 +549,8 @@ plc_lease_tend(plc_lease *lease)
  * Why the sandbox ended, as the server saw it, in the current memory context; NULL
  * when the server does not know.
  */
-char *
-plc_lease_autopsy(plc_lease *lease, int *sqlstate)
+static char *
+autopsy(plc_lease *lease, int *sqlstate)
 {
 	lease_message *message = new_message();
 	char	   *reason = NULL;
@@ -581,20 +581,30 @@ plc_lease_autopsy(plc_lease *lease, int *sqlstate)
 	return reason;
 }
 
+/* Gives back the lease of a sandbox that has ended and says so, at ERROR or WARNING. */
+void
+plc_lease_ended(plc_lease *lease, int level)
+{
+	int			sqlstate;
+	char	   *reason = autopsy(lease, &sqlstate);
+	char	   *sandbox = pstrdup(lease->sandbox);
+
+	plc_lease_close(lease);
+	ereport(level,
+			(errcode(sqlstate),
+			 errmsg("sandbox \"%s\" of runtime \"%s\" %s", sandbox, lease->key.runtime,
+					reason != NULL ? reason : _("has ended")),
+			 level >= ERROR
+			 ? errhint("The next call gets a new sandbox; what was in GD and SD is lost.")
+			 : errhint("A new sandbox takes its place; what was in GD and SD is lost.")));
+}
+
 /* Ends the statement whose call the sandbox has taken with it. */
 void
 plc_lease_lost(plc_lease *lease)
 {
-	int			sqlstate;
-	char	   *reason = plc_lease_autopsy(lease, &sqlstate);
-	char	   *sandbox = pstrdup(lease->sandbox);
-
-	plc_lease_close(lease);
-	ereport(ERROR,
-			(errcode(sqlstate),
-			 errmsg("sandbox \"%s\" of runtime \"%s\" %s", sandbox, lease->key.runtime,
-					reason != NULL ? reason : _("has ended")),
-			 errhint("The next call gets a new sandbox; what was in GD and SD is lost.")));
+	plc_lease_ended(lease, ERROR);
+	pg_unreachable();
 }
 
 /* --- what else is done with all of them ---------------------------------- */

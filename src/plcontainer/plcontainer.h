@@ -129,7 +129,7 @@ extern plc_lease *plc_lease_get(const char *runtime);
 extern void plc_lease_tend(plc_lease *lease);
 extern void plc_lease_close(plc_lease *lease);
 PLC_NORETURN extern void plc_lease_lost(plc_lease *lease);
-extern char *plc_lease_autopsy(plc_lease *lease, int *sqlstate);
+extern void plc_lease_ended(plc_lease *lease, int level);
 extern void plc_leases_init(void);
 extern void plc_leases_list(ReturnSetInfo *rsinfo);
 extern void plc_leases_forget(uint32 function_id);

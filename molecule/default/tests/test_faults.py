@@ -1,6 +1,6 @@
 """What breaks while a function runs, and what the session sees of it.
 
-Numbers are those of the list of faults.
+The numbers are those of docs/guarantees.md.
 """
 
 from __future__ import annotations
@@ -75,6 +75,18 @@ def test_2_the_sandbox_is_killed_in_a_call(segment: SegmentHost, session: Sessio
     assert session.alive()
 
 
+def test_2_the_sandbox_is_killed_between_calls(segment: SegmentHost, session: Session) -> None:
+    sandbox = segment.leased_sandbox(session)
+    segment.docker("kill", sandbox)
+    wait_until(lambda: sandbox not in segment.sandboxes(), 5, "the sandbox is gone")
+    answer = session.run("SELECT test_slow(0)")
+    assert "WARNING:  08006" in answer, answer
+    assert "terminated by signal KILL" in answer, answer
+    assert answer.endswith("woke up"), answer
+    assert segment.leased_sandbox(session) != sandbox
+    assert session.alive()
+
+
 @pytest.mark.parametrize("service", ["docker.service", "containerd.service"])
 def test_5_6_docker_restarts_in_a_call(segment: SegmentHost, session: Session, service: str) -> None:
     sandbox = segment.leased_sandbox(session)
@@ -119,7 +131,7 @@ def test_33_the_backend_is_terminated_in_a_call(segment: SegmentHost) -> None:
         wait_until(lambda: sandbox not in segment.sandboxes(), 5, "the sandbox is gone")
 
 
-def test_33_the_client_is_gone_in_a_call(segment: SegmentHost) -> None:
+def test_33_the_client_is_gone(segment: SegmentHost) -> None:
     session = segment.session()
     sandbox = segment.leased_sandbox(session)
     session.close()

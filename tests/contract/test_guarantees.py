@@ -1,0 +1,34 @@
+"""docs/guarantees.md names tests that exist, and every test of the numbered faults."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = {
+    "faults": "molecule/default/tests/test_faults.py",
+    "sandbox": "molecule/default/tests/test_sandbox.py",
+    "bad_input": "molecule/default/tests/test_bad_input.py",
+    "server": "tests/integration/protocol_server/test_faults.py",
+    "leases": "tests/integration/protocol_server/test_leases.py",
+    "errors": "src/plcontainer/sql/errors.sql",
+}
+
+
+def named() -> set[tuple[str, str]]:
+    text = (ROOT / "docs/guarantees.md").read_text(encoding="utf-8")
+    return set(re.findall(r"\b([a-z_]+):([a-z_0-9]+)", text))
+
+
+def test_every_proof_exists() -> None:
+    assert named()
+    for file, name in named():
+        text = (ROOT / FILES[file]).read_text(encoding="utf-8")
+        assert re.search(rf"^(def|CREATE FUNCTION) {name}\(", text, re.MULTILINE), f"{file}:{name}"
+
+
+def test_every_numbered_fault_is_promised() -> None:
+    text = (ROOT / FILES["faults"]).read_text(encoding="utf-8")
+    tests = {("faults", name) for name in re.findall(r"^def (test_\d\w+)\(", text, re.MULTILINE)}
+    assert tests <= named()
