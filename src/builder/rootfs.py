@@ -6,6 +6,7 @@ import os
 import shlex
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +36,12 @@ def packed_root(image: Image, *, records: Path, log: Path) -> Iterator[IO[bytes]
             _command(image, task_file.name), stdout=subprocess.PIPE, stderr=errors, env=_environment()
         ) as process:
             assert process.stdout is not None
-            yield process.stdout
+            try:
+                yield process.stdout
+            except tarfile.TarError:
+                # the stream of a build that fails ends early: that it failed is the cause
+                if process.wait() == 0:
+                    raise
     if process.returncode != 0:
         tail = "\n".join(log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
         raise BuildError(f"mmdebstrap could not build {image.name} for Debian {image.debian}:\n{tail}")

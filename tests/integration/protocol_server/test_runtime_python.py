@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from .support import SOURCE, Backend, Daemon, docker, eventually, inspect
+from builder.description import image_releases
+from builder.images import build_image
+
+from .support import SOURCE, Backend, Daemon, eventually, inspect
 
 INT4 = 3
 
@@ -41,13 +44,11 @@ def answer(backend: Backend) -> tuple[int, int, bytes]:
 
 @pytest.fixture(scope="module")
 def plpython() -> str:
-    found = docker("images", "--no-trunc", "-q", "caisson/plpython", check=False).split()
-    if not found:
-        pytest.skip("needs the image caisson/plpython")
-    return found[0]
+    image = build_image("plpython", image_releases("plpython")[-1], say=print)
+    image.load()
+    return image.id
 
 
-@pytest.mark.skipif(not (SOURCE / "runtime_python" / "__main__.py").exists(), reason="needs src/runtime_python")
 def test_call_and_kill(daemon: Callable[..., Daemon], plpython: str) -> None:
     one = daemon(runtime_directories={"python": str(SOURCE / "runtime_python")})
     runtime = one.runtime("py", pool=(1, 1), image=plpython, image_name="caisson/plpython", memory_mb=256, pids=64)
