@@ -164,7 +164,8 @@ class Sandboxes:
         queued = sum(other.unserved for other in self._pools.values()) - self.count(State.STOPPING)
         if self._full() and not future.done() and queued > limit.queue_length:
             raise self._too_many(f"{limit.queue_length} requests are waiting already (queue_length).")
-        if self._full() and not future.done():
+        # One whose own start has filled the host up waits for nobody.
+        if self._full() and not future.done() and queued > 0:
             self._log.info("lease_queued", runtime=pool.runtime.id, queued=queued)
         await asyncio.wait((future,), timeout=limit.queue_timeout_s)
         if future.done():
