@@ -197,7 +197,8 @@ fill_input(plc_lease *lease, size_t length, TimestampTz deadline)
 				continue;
 			}
 		}
-		n = recv(lease->data, lease->in + lease->in_end, lease->in_capacity - lease->in_end, 0);
+		n = plc_receive(lease->data, lease->in + lease->in_end, lease->in_capacity - lease->in_end, 0,
+						&lease->spin);
 		if (n > 0)
 			lease->in_end += n;
 		else if (n == 0 || (errno != EINTR && errno != EAGAIN && errno != EWOULDBLOCK))
@@ -341,6 +342,7 @@ plc_channel_handshake(plc_lease *lease)
 		plc_writer_init(out, plc_resize_memory);
 	plc_writer_reset(out);
 	lease->max_frame = PLC_MAX_FRAME_HANDSHAKE;
+	lease->spin = (plc_spin) {.budget_us = (uint32) plc_spin_us};
 	plc_frame_begin(out, ++lease->call_id, PLC_PING, 0);
 	plc_write_u32(out, PLC_MAGIC);
 	plc_write_u16(out, PLC_VERSION);

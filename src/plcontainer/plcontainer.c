@@ -24,6 +24,7 @@ char	   *plc_server_socket;
 int			plc_lease_timeout;
 int			plc_cancel_grace;
 int			plc_max_frame_mb;
+int			plc_spin_us;
 
 void		_PG_init(void);
 
@@ -56,6 +57,11 @@ _PG_init(void)
 							NULL, &plc_max_frame_mb,
 							(int) (PLC_MAX_FRAME_DEFAULT >> 20), 1, (int) (PLC_MAX_FRAME_DEFAULT >> 20),
 							PGC_SUSET, GUC_UNIT_MB, NULL, NULL, NULL);
+	DefineCustomIntVariable("plcontainer.spin",
+							"Microseconds to look for an answer before waiting for it; 0 waits at once.",
+							"Takes effect with the next sandbox of a session.", &plc_spin_us,
+							PLC_SPIN_US_DEFAULT, 0, 1000,
+							PGC_SUSET, 0, NULL, NULL, NULL);
 	MarkGUCPrefixReserved("plcontainer");
 
 	plc_functions_init();

@@ -22,6 +22,7 @@
 #include "storage/itemptr.h"
 
 #include "plc_protocol.h"
+#include "plc_receive.h"
 
 /* PostgreSQL 18 has another word for this than its elders. */
 #define PLC_NORETURN __attribute__((noreturn))
@@ -98,6 +99,7 @@ typedef struct plc_lease
 	Bitmapset  *registered;		/* function ids the sandbox knows, */
 	Bitmapset  *forgotten;		/* and those it is to be told to forget */
 	time_t		tended;			/* when the server was last looked after */
+	plc_spin	spin;
 	plc_writer	out;
 	uint8	   *in;				/* received bytes: in_start .. in_end are unread */
 	size_t		in_capacity;
@@ -117,6 +119,7 @@ extern char *plc_server_socket;
 extern int	plc_lease_timeout;
 extern int	plc_cancel_grace;
 extern int	plc_max_frame_mb;
+extern int	plc_spin_us;
 
 /* function.c */
 extern plc_function *plc_function_get(FunctionCallInfo fcinfo);

@@ -17,6 +17,7 @@
 #include <pthread.h>
 
 #include "../../protocol/plc_protocol.h"
+#include "../../protocol/plc_receive.h"
 
 /* Why a result can't be converted: numbers of convert.py. */
 enum

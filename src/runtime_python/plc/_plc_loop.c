@@ -25,6 +25,8 @@ run_signal_handlers(void)
 		PyErr_WriteUnraisable(NULL);
 }
 
+static plc_spin spin = {.budget_us = PLC_SPIN_US_DEFAULT};
+
 /* Bytes received, 0 at the end, -1 with an exception set. */
 static ssize_t
 receive(uint8_t *place, size_t room, int flags)
@@ -35,7 +37,7 @@ receive(uint8_t *place, size_t room, int flags)
 		int			error;
 
 		Py_BEGIN_ALLOW_THREADS
-		count = recv(state.fd, place, room, flags);
+		count = plc_receive(state.fd, place, room, flags, &spin);
 		error = errno;
 		Py_END_ALLOW_THREADS
 		if (count >= 0)
