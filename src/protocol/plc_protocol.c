@@ -98,6 +98,8 @@ plc_read_array(plc_reader *reader, plc_kind kind, plc_array *array)
 		plc_reader_fail(reader, "array has too many dimensions");
 	if ((array->flags & ~PLC_ARRAY_FLAGS_KNOWN) != 0)
 		plc_reader_fail(reader, "unknown flags of an array");
+	if ((array->flags & PLC_ARRAY_TEXT_ELEMENTS) != 0 && plc_kind_is_row(kind))
+		plc_reader_fail(reader, "rows of an array are said to be text");
 	if (reader->error != NULL)
 	{
 		array->ndim = 0;
@@ -115,10 +117,11 @@ plc_read_array(plc_reader *reader, plc_kind kind, plc_array *array)
 	{
 		/* Refused here, so that no receiver allocates for what can't be there. */
 		size_t		present = array->count;
+		size_t		least = plc_kind_is_row(kind) ? sizeof(uint8_t) : sizeof(uint32_t);
 
 		for (uint32_t i = 0; array->nulls != NULL && i < array->count; i++)
 			present -= plc_array_is_null(array, i) ? 1 : 0;
-		if ((size_t) (reader->end - reader->cursor) / 4 < present)
+		if ((size_t) (reader->end - reader->cursor) / least < present)
 			plc_reader_fail(reader, "message ends within an array");
 	}
 	if (reader->error != NULL)

@@ -22,7 +22,10 @@
 
 #define PLC_MAGIC UINT32_C(0x31434C50) /* "PLC1" */
 #define PLC_VERSION 1
-#define PLC_FEATURES UINT64_C(0)
+#define PLC_FEATURE_SQL UINT64_C(1)
+#define PLC_FEATURE_SUBTRANSACTIONS UINT64_C(2)
+#define PLC_FEATURE_SETS UINT64_C(8)
+#define PLC_FEATURES (PLC_FEATURE_SQL | PLC_FEATURE_SUBTRANSACTIONS | PLC_FEATURE_SETS)
 
 #define PLC_HEADER_SIZE 16
 #define PLC_MAX_FRAME_DEFAULT (UINT64_C(1) << 30)
@@ -30,7 +33,10 @@
 #define PLC_MAX_ARGUMENTS 100
 #define PLC_MAX_DIMENSIONS 6
 #define PLC_MAX_ELEMENTS ((UINT32_C(1) << 28) - 1)
-#define PLC_MAX_TYPE_DEPTH 8
+#define PLC_MAX_TYPE_DEPTH 64
+/* Fields of a composite, columns of a result. */
+#define PLC_MAX_COLUMNS 1664
+#define PLC_MAX_PLANS 10000
 #define PLC_MAX_SOURCE (UINT32_C(16) << 20)
 #define PLC_MAX_FIELDS 16
 
@@ -73,20 +79,59 @@ typedef enum plc_kind
 	PLC_BYTEA = 8,
 	PLC_NUMERIC = 9,
 	PLC_OTHER = 10,
+	PLC_OID = 11,
 	PLC_ARRAY = 16,
-	PLC_COMPOSITE = 17
+	PLC_COMPOSITE = 17,
+	PLC_RECORD = 18
 } plc_kind;
 
 typedef enum plc_form
 {
 	PLC_FORM_NULL = 0,
 	PLC_FORM_BINARY = 1,
-	PLC_FORM_TEXT = 2
+	PLC_FORM_TEXT = 2,
+	PLC_FORM_ABSENT = 3
 } plc_form;
 
 #define PLC_ARRAY_HAS_NULLS 0x01
 #define PLC_ARRAY_TEXT_ELEMENTS 0x02
 #define PLC_ARRAY_FLAGS_KNOWN (PLC_ARRAY_HAS_NULLS | PLC_ARRAY_TEXT_ELEMENTS)
+
+/* Flags of a Register. */
+#define PLC_FUNCTION_SET 0x01
+#define PLC_FUNCTION_TRIGGER 0x02
+#define PLC_FUNCTION_EVENT_TRIGGER 0x04
+#define PLC_FUNCTION_PROCEDURE 0x08
+#define PLC_FUNCTION_NUMPY 0x10
+#define PLC_FUNCTION_INLINE 0x20
+
+typedef enum plc_sql_verb
+{
+	PLC_SQL_EXECUTE = 1,
+	PLC_SQL_PREPARE = 2,
+	PLC_SQL_EXECUTE_PLAN = 3,
+	PLC_SQL_OPEN = 4,
+	PLC_SQL_OPEN_PLAN = 5,
+	PLC_SQL_FETCH = 6,
+	PLC_SQL_CLOSE = 7,
+	PLC_SQL_COMMIT = 8,
+	PLC_SQL_ROLLBACK = 9,
+	PLC_SQL_DISCARD = 10
+} plc_sql_verb;
+
+typedef enum plc_subtransaction_verb
+{
+	PLC_SUBTRANSACTION_BEGIN = 1,
+	PLC_SUBTRANSACTION_COMMIT = 2,
+	PLC_SUBTRANSACTION_ROLLBACK = 3
+} plc_subtransaction_verb;
+
+typedef enum plc_trigger_action
+{
+	PLC_TRIGGER_UNCHANGED = 0,
+	PLC_TRIGGER_SKIP = 1,
+	PLC_TRIGGER_MODIFY = 2
+} plc_trigger_action;
 
 typedef enum plc_log_level
 {
@@ -165,7 +210,7 @@ typedef struct plc_array
 	int32_t		bounds[PLC_MAX_DIMENSIONS];
 	uint32_t	count;			/* elements in all */
 	const uint8_t *nulls;		/* bitmap, or NULL */
-	const uint8_t *elements;	/* count * size bytes, or NULL for a `str` each */
+	const uint8_t *elements;	/* count * size bytes, or NULL for a `str` or a value each */
 } plc_array;
 
 typedef struct plc_field
@@ -180,7 +225,7 @@ typedef struct plc_fields
 	plc_field	items[PLC_MAX_FIELDS];
 } plc_fields;
 
-/* Bytes of one element of a kind; 0 when its elements are `str`. */
+/* Bytes of one element of a kind; 0 when its elements are a `str` or a value each. */
 static inline size_t
 plc_kind_size(plc_kind kind)
 {
@@ -192,6 +237,7 @@ plc_kind_size(plc_kind kind)
 			return 2;
 		case PLC_INT4:
 		case PLC_FLOAT4:
+		case PLC_OID:
 			return 4;
 		case PLC_INT8:
 		case PLC_FLOAT8:
@@ -273,9 +319,16 @@ plc_read_str(plc_reader *reader)
 	return span;
 }
 
+/* Whether each element of an array of this kind is a value, with a form of its own. */
+static inline bool
+plc_kind_is_row(plc_kind kind)
+{
+	return kind == PLC_COMPOSITE || kind == PLC_RECORD;
+}
+
 /*
  * Reads the head of an array in form BINARY whose elements are of `kind`, and takes
- * its fixed-size elements; elements that are `str` are left to be read one by one.
+ * its fixed-size elements; elements that are a `str` or a value are left to be read one by one.
  */
 extern void plc_read_array(plc_reader *reader, plc_kind kind, plc_array *array);
 
