@@ -11,21 +11,27 @@
  */
 #include "plcontainer.h"
 
+#include "access/htup_details.h"
 #include "catalog/pg_type.h"
+#include "funcapi.h"
 #include "mb/pg_wchar.h"
+#include "miscadmin.h"
 #include "utils/array.h"
 #include "utils/builtins.h"
+#include "utils/datum.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/typcache.h"
 
+/* Elements between two looks at whether the query was cancelled. */
+#define ELEMENTS_AT_A_TIME 65536
+
+/* The kind of a base type, VOID aside: that is one of results only. */
 static plc_kind
 scalar_kind(Oid oid)
 {
 	switch (oid)
 	{
-		case VOIDOID:
-			return PLC_VOID;
 		case BOOLOID:
 			return PLC_BOOL;
 		case INT2OID:
@@ -46,62 +52,252 @@ scalar_kind(Oid oid)
 			return PLC_BYTEA;
 		case NUMERICOID:
 			return PLC_NUMERIC;
+		case OIDOID:
+			return PLC_OID;
+		case RECORDOID:
+			return PLC_RECORD;
 		default:
 			return PLC_OTHER;
 	}
 }
 
-static void
-output_function(Oid type, FmgrInfo *function, MemoryContext context)
-{
-	Oid			oid;
-	bool		is_varlena;
+/* --- types ------------------------------------------------------------------ */
 
-	getTypeOutputInfo(type, &oid, &is_varlena);
-	fmgr_info_cxt(oid, function, context);
+static void init_type(plc_type *type, Oid oid, int32 typmod, bool is_from_sandbox, int depth,
+					  MemoryContext context);
+static void init_row(plc_type *type, TupleDesc desc, bool is_from_sandbox, int depth,
+					 MemoryContext context);
+
+static char *
+type_name(Oid oid, MemoryContext context)
+{
+	char	   *name = format_type_be(oid);
+	char	   *copy = MemoryContextStrdup(context, name);
+
+	pfree(name);
+	return copy;
 }
 
 static void
-input_function(Oid type, FmgrInfo *function, Oid *param, MemoryContext context)
+check_depth(Oid oid, int depth)
 {
-	Oid			oid;
+	check_stack_depth();
+	if (depth > PLC_MAX_TYPE_DEPTH)
+		ereport(ERROR,
+				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+				 errmsg("type %s is nested too deeply for a sandbox", format_type_be(oid)),
+				 errdetail("The limit is %d levels.", PLC_MAX_TYPE_DEPTH)));
+}
 
-	getTypeInputInfo(type, &oid, param);
-	fmgr_info_cxt(oid, function, context);
+static void
+init_array(plc_type *type, Oid element)
+{
+	plc_type   *inner = MemoryContextAlloc(type->context, sizeof(plc_type));
+
+	init_type(inner, element, type->typmod, type->is_from_sandbox, type->depth + 1, type->context);
+	/* A domain over an array: elements have no dimensions of their own. */
+	if (inner->kind == PLC_ARRAY)
+	{
+		inner->kind = PLC_OTHER;
+		inner->name = type_name(inner->base, type->context);
+	}
+	type->kind = PLC_ARRAY;
+	type->element = inner;
+	type->has_composite = inner->has_composite;
+	get_typlenbyvalalign(element, &type->element_length, &type->element_by_value,
+						 &type->element_align);
+}
+
+/* Fills the fields of `type` in from its `desc`. */
+static void
+init_fields(plc_type *type)
+{
+	int			natts = type->desc->natts;
+
+	type->kind = PLC_COMPOSITE;
+	type->has_composite = true;
+	type->name = type_name(type->base, type->context);
+	type->fields = MemoryContextAlloc(type->context, sizeof(plc_type) * Max(natts, 1));
+	type->columns = MemoryContextAlloc(type->context, sizeof(AttrNumber) * Max(natts, 1));
+	for (int i = 0; i < natts; i++)
+	{
+		Form_pg_attribute column = TupleDescAttr(type->desc, i);
+
+		if (column->attisdropped)
+			continue;
+		init_type(&type->fields[type->nfields], column->atttypid, column->atttypmod,
+				  type->is_from_sandbox, type->depth + 1, type->context);
+		type->columns[type->nfields++] = i + 1;
+	}
+}
+
+static TupleDesc
+copy_descriptor(TupleDesc desc, MemoryContext context)
+{
+	MemoryContext caller = MemoryContextSwitchTo(context);
+	TupleDesc	copy = CreateTupleDescCopyConstr(desc);
+
+	MemoryContextSwitchTo(caller);
+	return copy;
+}
+
+static void
+init_composite(plc_type *type)
+{
+	TypeCacheEntry *entry = lookup_type_cache(type->base, TYPECACHE_TUPDESC);
+
+	if (entry->tupDesc == NULL)
+		elog(ERROR, "type %u is not composite", type->base);
+	type->version = entry->tupDesc_identifier;
+	type->desc = copy_descriptor(entry->tupDesc, type->context);
+	init_fields(type);
+}
+
+static void
+init_type(plc_type *type, Oid oid, int32 typmod, bool is_from_sandbox, int depth,
+		  MemoryContext context)
+{
+	Oid			element;
+
+	memset(type, 0, sizeof(*type));
+	type->context = context;
+	type->oid = type->base = oid;
+	type->typmod = typmod;
+	type->is_from_sandbox = is_from_sandbox;
+	type->depth = (uint8) depth;
+	check_depth(oid, depth);
+	type->kind = oid == VOIDOID && is_from_sandbox ? PLC_VOID : scalar_kind(oid);
+	/* The usual types need no look at the catalogs. */
+	if (type->kind != PLC_OTHER)
+		return;
+	type->base = getBaseTypeAndTypmod(oid, &type->typmod);
+	type->is_domain = type->base != oid;
+	type->kind = scalar_kind(type->base);
+	if (type->kind != PLC_OTHER)
+		return;
+	element = get_element_type(type->base);
+	if (OidIsValid(element))
+		init_array(type, element);
+	else if (get_typtype(type->base) == TYPTYPE_COMPOSITE)
+		init_composite(type);
+	else
+		type->name = type_name(type->base, context);
+}
+
+static void
+init_row(plc_type *type, TupleDesc desc, bool is_from_sandbox, int depth, MemoryContext context)
+{
+	memset(type, 0, sizeof(*type));
+	type->context = context;
+	type->oid = type->base = desc->tdtypeid;
+	type->is_from_sandbox = is_from_sandbox;
+	type->depth = (uint8) depth;
+	check_depth(type->base, depth);
+	type->desc = copy_descriptor(desc, context);
+	/* The input function of a row without a type of its own finds its columns by this. */
+	if (is_from_sandbox && type->base == RECORDOID)
+		BlessTupleDesc(type->desc);
+	type->typmod = type->desc->tdtypmod;
+	if (type->base != RECORDOID)
+		type->version = assign_record_type_identifier(type->base, type->typmod);
+	init_fields(type);
 }
 
 /* Fills `type` in for a declared type. Its memory comes from `context`. */
 void
-plc_type_init(plc_type *type, Oid oid, bool is_result, MemoryContext context)
+plc_type_init(plc_type *type, Oid oid, int32 typmod, bool is_from_sandbox, MemoryContext context)
 {
-	int32		typmod = -1;
-	Oid			base = getBaseTypeAndTypmod(oid, &typmod);
-
-	memset(type, 0, sizeof(*type));
-	type->context = context;
-	type->oid = oid;
-	type->is_domain = base != oid;
-	/* A domain's length or precision is applied by its input function alone. */
-	type->kind = is_result && typmod != -1 ? PLC_OTHER : scalar_kind(base);
-	type->element_oid = get_element_type(base);
-	if (OidIsValid(type->element_oid))
-	{
-		type->kind = PLC_ARRAY;
-		type->element_kind = scalar_kind(type->element_oid);
-		get_typlenbyvalalign(type->element_oid, &type->element_length,
-							 &type->element_by_value, &type->element_align);
-		output_function(type->element_oid, &type->output, context);
-		if (is_result)
-			input_function(type->element_oid, &type->element_input,
-						   &type->element_input_param, context);
-	}
-	else if (type->kind != PLC_VOID)
-		output_function(base, &type->output, context);
-	if (is_result && type->kind != PLC_VOID)
-		input_function(oid, &type->input, &type->input_param, context);
-	type->name = MemoryContextStrdup(context,
-									 format_type_be(OidIsValid(type->element_oid) ? type->element_oid : base));
+	init_type(type, oid, typmod, is_from_sandbox, 1, context);
 }
+
+/* Fills `type` in as the COMPOSITE of a tuple descriptor, which is copied. */
+void
+plc_type_init_row(plc_type *type, TupleDesc desc, bool is_from_sandbox, MemoryContext context)
+{
+	init_row(type, desc, is_from_sandbox, 1, context);
+}
+
+/*
+ * Whether the type cache has a row type as it was when `type` was made. It gives a
+ * definition a new identifier whenever it had to look at it again, also if that
+ * found what it was.
+ */
+static bool
+is_row_current(const plc_type *type)
+{
+	TypeCacheEntry *entry;
+
+	if (type->version == 0)
+		return true;
+	entry = lookup_type_cache(type->base, TYPECACHE_TUPDESC);
+	if (entry->tupDesc == NULL)
+		return false;
+	if (entry->tupDesc_identifier == type->version)
+		return true;
+	if (!equalTupleDescs(entry->tupDesc, type->desc))
+		return false;
+	unconstify(plc_type *, type)->version = entry->tupDesc_identifier;
+	return true;
+}
+
+/* Whether no composite type in `type` has changed since it was filled in. */
+bool
+plc_type_is_current(const plc_type *type)
+{
+	if (!type->has_composite)
+		return true;
+	if (type->kind == PLC_ARRAY)
+		return plc_type_is_current(type->element);
+	if (!is_row_current(type))
+		return false;
+	for (uint32 i = 0; i < type->nfields; i++)
+		if (!plc_type_is_current(&type->fields[i]))
+			return false;
+	return true;
+}
+
+/* The number from 1 of the column that a row's field is; 0 if there is no such field. */
+int
+plc_type_field(const plc_type *row, uint32 index)
+{
+	return index < row->nfields ? row->columns[index] : 0;
+}
+
+plc_type *
+plc_type_field_type(plc_type *row, uint32 index)
+{
+	return &row->fields[index];
+}
+
+static FmgrInfo *
+output_function(plc_type *type)
+{
+	if (unlikely(!OidIsValid(type->output.fn_oid)))
+	{
+		Oid			function;
+		bool		is_varlena;
+
+		getTypeOutputInfo(type->base, &function, &is_varlena);
+		fmgr_info_cxt(function, &type->output, type->context);
+	}
+	return &type->output;
+}
+
+/* A value of the base type from its text form, which may be of any origin. */
+static Datum
+call_input(plc_type *type, char *text)
+{
+	if (unlikely(!OidIsValid(type->input.fn_oid)))
+	{
+		Oid			function;
+
+		getTypeInputInfo(type->base, &function, &type->input_param);
+		fmgr_info_cxt(function, &type->input, type->context);
+	}
+	return InputFunctionCall(&type->input, text, type->input_param, type->typmod);
+}
+
+/* --- writing ---------------------------------------------------------------- */
 
 /* Text of the database's encoding as a `str`. */
 void
@@ -115,30 +311,42 @@ plc_write_server_text(plc_writer *writer, const char *text, size_t length)
 }
 
 static void
-describe_kind(plc_writer *writer, plc_kind kind, const char *name)
+write_name(plc_writer *writer, const char *name)
 {
-	plc_write_u8(writer, (uint8) kind);
-	if (kind == PLC_OTHER)
-		plc_write_server_text(writer, name, strlen(name));
+	plc_write_server_text(writer, name, strlen(name));
 }
 
-/* Writes the type descriptor of a registration. */
+/* Writes a type descriptor. */
 void
 plc_type_describe(plc_writer *writer, const plc_type *type)
 {
-	if (type->kind == PLC_ARRAY)
+	plc_write_u8(writer, (uint8) type->kind);
+	switch (type->kind)
 	{
-		plc_write_u8(writer, PLC_ARRAY);
-		describe_kind(writer, type->element_kind, type->name);
+		case PLC_OTHER:
+			write_name(writer, type->name);
+			break;
+		case PLC_ARRAY:
+			plc_type_describe(writer, type->element);
+			break;
+		case PLC_COMPOSITE:
+			write_name(writer, type->name);
+			plc_write_u32(writer, type->nfields);
+			for (uint32 i = 0; i < type->nfields; i++)
+			{
+				write_name(writer, NameStr(TupleDescAttr(type->desc, type->columns[i] - 1)->attname));
+				plc_type_describe(writer, &type->fields[i]);
+			}
+			break;
+		default:
+			break;
 	}
-	else
-		describe_kind(writer, type->kind, type->name);
 }
 
 static void
-write_text_form(plc_writer *writer, FmgrInfo *output, Datum value)
+write_text_form(plc_writer *writer, plc_type *type, Datum value)
 {
-	char	   *text = OutputFunctionCall(output, value);
+	char	   *text = OutputFunctionCall(output_function(type), value);
 
 	plc_write_server_text(writer, text, strlen(text));
 	pfree(text);
@@ -161,21 +369,21 @@ write_varlena(plc_writer *writer, Datum value, bool is_text)
 		pfree(bytes);
 }
 
-/*
- * Elements of a fixed-size kind, the slots of NULLs zero. Returns whether they stay in
- * the array until the frame is sent.
- */
-static bool
+/* Elements of a fixed-size kind, the slots of NULLs zero. */
+static void
 write_fixed_elements(plc_writer *writer, const plc_type *type, ArrayType *array, const bool *nulls,
 					 int count)
 {
-	size_t		size = plc_kind_size(type->element_kind);
+	size_t		size = plc_kind_size(type->element->kind);
 	const char *source = ARR_DATA_PTR(array);
 	uint8	   *target;
 
 	/* bool has one byte in both, the others are aligned to their own size: no gaps. */
 	if (nulls == NULL)
-		return plc_write_spliced(writer, source, size * count);
+	{
+		(void) plc_write_spliced(writer, source, size * count);
+		return;
+	}
 	target = plc_put(writer, size * count);
 	for (int i = 0; i < count; i++, target += size)
 	{
@@ -187,27 +395,28 @@ write_fixed_elements(plc_writer *writer, const plc_type *type, ArrayType *array,
 			source += size;
 		}
 	}
-	return false;
 }
 
 static void
-write_string_elements(plc_writer *writer, plc_type *type, ArrayType *array, const bool *nulls,
-					  int count)
+write_elements(plc_writer *writer, plc_type *type, ArrayType *array, const bool *nulls, int count)
 {
+	plc_type   *element = type->element;
 	const char *p = ARR_DATA_PTR(array);
 
 	for (int i = 0; i < count; i++)
 	{
-		Datum		element;
+		Datum		value;
 
 		if (nulls != NULL && nulls[i])
 			continue;
 		p = (const char *) att_align_pointer(p, type->element_align, type->element_length, p);
-		element = fetch_att(p, type->element_by_value, type->element_length);
-		if (type->element_kind == PLC_TEXT || type->element_kind == PLC_BYTEA)
-			write_varlena(writer, element, type->element_kind == PLC_TEXT);
+		value = fetch_att(p, type->element_by_value, type->element_length);
+		if (element->kind == PLC_TEXT || element->kind == PLC_BYTEA)
+			write_varlena(writer, value, element->kind == PLC_TEXT);
+		else if (plc_kind_is_row(element->kind))
+			plc_type_write(writer, element, value, false);
 		else
-			write_text_form(writer, &type->output, element);
+			write_text_form(writer, element, value);
 		p = att_addlength_pointer(p, type->element_length, p);
 	}
 }
@@ -218,8 +427,8 @@ write_array(plc_writer *writer, plc_type *type, Datum value)
 	ArrayType  *array = DatumGetArrayTypeP(value);
 	int			ndim = ARR_NDIM(array);
 	int			count = ArrayGetNItems(ndim, ARR_DIMS(array));
+	int			nsplices = writer->nsplices;
 	bool	   *nulls = NULL;
-	bool		is_spliced = false;
 
 	if (ARR_HASNULL(array) && count > 0)
 	{
@@ -229,23 +438,137 @@ write_array(plc_writer *writer, plc_type *type, Datum value)
 		for (int i = 0; i < count; i++)
 			nulls[i] = (bitmap[i / 8] & (1 << (i % 8))) == 0;
 	}
-	plc_write_array(writer, type->element_kind, 0, ndim, (const int32_t *) ARR_DIMS(array),
+	plc_write_array(writer, type->element->kind, 0, ndim, (const int32_t *) ARR_DIMS(array),
 					(const int32_t *) ARR_LBOUND(array), nulls);
 	if (count > 0)
 	{
-		if (plc_kind_size(type->element_kind) > 0)
-			is_spliced = write_fixed_elements(writer, type, array, nulls, count);
+		if (plc_kind_size(type->element->kind) > 0)
+			write_fixed_elements(writer, type, array, nulls, count);
 		else
-			write_string_elements(writer, type, array, nulls, count);
+			write_elements(writer, type, array, nulls, count);
 	}
 	if (nulls != NULL)
 		pfree(nulls);
-	if (!is_spliced && (Pointer) array != DatumGetPointer(value))
+	if (writer->nsplices == nsplices && (Pointer) array != DatumGetPointer(value))
 		pfree(array);
 }
 
+/* Whether a column of a trigger's row has no value that could be sent. */
+static bool
+is_absent(Form_pg_attribute column, bool absent_generated)
+{
+	if (column->attgenerated == '\0')
+		return false;
+#ifdef ATTRIBUTE_GENERATED_VIRTUAL
+	/* Nothing is stored, a trigger sees none. */
+	if (column->attgenerated == ATTRIBUTE_GENERATED_VIRTUAL)
+		return true;
+#endif
+	return absent_generated;
+}
+
+static void
+write_fields(plc_writer *writer, plc_type *row, HeapTuple tuple, TupleDesc desc,
+			 bool is_trigger, bool absent_generated)
+{
+	Datum	   *values;
+	bool	   *nulls;
+
+	if (desc->natts != row->desc->natts)
+		elog(ERROR, "row of type %s has %d columns, not %d", row->name, desc->natts,
+			 row->desc->natts);
+	values = palloc(sizeof(Datum) * Max(desc->natts, 1));
+	nulls = palloc(sizeof(bool) * Max(desc->natts, 1));
+	heap_deform_tuple(tuple, desc, values, nulls);
+	for (uint32 i = 0; i < row->nfields; i++)
+	{
+		int			column = row->columns[i] - 1;
+
+		if (is_trigger && is_absent(TupleDescAttr(row->desc, column), absent_generated))
+			plc_write_u8(writer, PLC_FORM_ABSENT);
+		else
+			plc_type_write(writer, &row->fields[i], values[column], nulls[column]);
+	}
+	pfree(values);
+	pfree(nulls);
+}
+
 /*
- * Writes one argument. What is large stays where it is, in the current memory context,
+ * Writes a row of a trigger as a value of `row`. Generated columns have no value yet in
+ * a row that is about to be stored (`absent_generated`). As with plc_type_write, what is
+ * large stays in the tuple until the frame was sent.
+ */
+void
+plc_type_write_tuple(plc_writer *writer, plc_type *row, HeapTuple tuple, TupleDesc desc,
+					 bool absent_generated)
+{
+	plc_write_u8(writer, PLC_FORM_BINARY);
+	write_fields(writer, row, tuple, desc, true, absent_generated);
+}
+
+/* Writes the values of a row alone, one per column: a row of a query's result. */
+void
+plc_type_write_columns(plc_writer *writer, plc_type *row, HeapTuple tuple, TupleDesc desc)
+{
+	write_fields(writer, row, tuple, desc, false, false);
+}
+
+/* The row type of a value of kind RECORD: most likely that of the value before. */
+static plc_type *
+row_of_record(plc_type *type, HeapTupleHeader header)
+{
+	Oid			oid = HeapTupleHeaderGetTypeId(header);
+	int32		typmod = HeapTupleHeaderGetTypMod(header);
+	MemoryContext context;
+	TupleDesc	desc;
+	plc_type   *row = type->row;
+
+	if (row != NULL && row->base == oid && row->typmod == typmod && plc_type_is_current(row))
+		return row;
+	if (row != NULL)
+	{
+		type->row = NULL;
+		MemoryContextDelete(row->context);
+	}
+	context = AllocSetContextCreate(CurrentMemoryContext, "PL/Container record",
+									ALLOCSET_SMALL_SIZES);
+	row = MemoryContextAlloc(context, sizeof(plc_type));
+	desc = lookup_rowtype_tupdesc(oid, typmod);
+	init_row(row, desc, type->is_from_sandbox, type->depth + 1, context);
+	ReleaseTupleDesc(desc);
+	/* Nothing fails any more: until here an error would have freed it with the call. */
+	MemoryContextSetParent(context, type->context);
+	type->row = row;
+	return row;
+}
+
+static void
+write_row(plc_writer *writer, plc_type *type, Datum value)
+{
+	HeapTupleHeader header = DatumGetHeapTupleHeader(value);
+	int			nsplices = writer->nsplices;
+	HeapTupleData tuple;
+	plc_type   *row = type;
+
+	check_stack_depth();
+	if (type->kind == PLC_RECORD)
+	{
+		row = row_of_record(type, header);
+		plc_type_describe(writer, row);
+	}
+	else if (HeapTupleHeaderGetTypeId(header) != type->base)
+		elog(ERROR, "row of type %s is of type %u", type->name, HeapTupleHeaderGetTypeId(header));
+	tuple.t_len = HeapTupleHeaderGetDatumLength(header);
+	ItemPointerSetInvalid(&tuple.t_self);
+	tuple.t_tableOid = InvalidOid;
+	tuple.t_data = header;
+	write_fields(writer, row, &tuple, row->desc, false, false);
+	if (writer->nsplices == nsplices && (Pointer) header != DatumGetPointer(value))
+		pfree(header);
+}
+
+/*
+ * Writes one value. What is large stays where it is, in the current memory context,
  * until the frame was sent.
  */
 void
@@ -277,6 +600,9 @@ plc_type_write(plc_writer *writer, plc_type *type, Datum value, bool is_null)
 		case PLC_FLOAT8:
 			plc_write_f64(writer, DatumGetFloat8(value));
 			break;
+		case PLC_OID:
+			plc_write_u32(writer, DatumGetObjectId(value));
+			break;
 		case PLC_TEXT:
 			write_varlena(writer, value, true);
 			break;
@@ -286,11 +612,17 @@ plc_type_write(plc_writer *writer, plc_type *type, Datum value, bool is_null)
 		case PLC_ARRAY:
 			write_array(writer, type, value);
 			break;
+		case PLC_COMPOSITE:
+		case PLC_RECORD:
+			write_row(writer, type, value);
+			break;
 		default:
-			write_text_form(writer, &type->output, value);
+			write_text_form(writer, type, value);
 			break;
 	}
 }
+
+/* --- reading ---------------------------------------------------------------- */
 
 /* A `str` of the sandbox in the database's encoding, NUL-terminated. */
 static char *
@@ -301,7 +633,7 @@ span_to_cstring(plc_span span)
 	if (text == NULL)
 		ereport(ERROR,
 				(errcode(ERRCODE_CHARACTER_NOT_IN_REPERTOIRE),
-				 errmsg("function returned text with a zero byte")));
+				 errmsg("text of the function contains a zero byte")));
 	return text;
 }
 
@@ -313,7 +645,7 @@ bytes_to_varlena(const char *data, size_t length)
 	if (length > MaxAllocSize - VARHDRSZ)
 		ereport(ERROR,
 				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("function returned a value of %zu bytes, the limit is %zu",
+				 errmsg("value of %zu bytes is too large, the limit is %zu",
 						length, (size_t) (MaxAllocSize - VARHDRSZ))));
 	bytes = palloc(length + VARHDRSZ);
 	SET_VARSIZE(bytes, length + VARHDRSZ);
@@ -344,14 +676,74 @@ checked_bool(plc_reader *reader, uint8 byte)
 	return byte;
 }
 
+static void
+check_domain(plc_type *type, Datum value, bool is_null)
+{
+	domain_check(value, is_null, type->oid, &type->domain_cache, type->context);
+}
+
+PLC_NORETURN static void
+array_too_large(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
+			 errmsg("array of the function is too large"),
+			 errdetail("The limit is %zu elements and %zu bytes.", (size_t) MaxArraySize,
+					   (size_t) MaxAllocSize)));
+	pg_unreachable();
+}
+
+/* The element that lies at `bytes`, of a fixed-size kind. */
+static Datum
+fixed_element(plc_kind kind, const uint8 *bytes)
+{
+	plc_reader	reader;
+
+	plc_reader_init(&reader, bytes, plc_kind_size(kind));
+	switch (kind)
+	{
+		case PLC_BOOL:
+			return BoolGetDatum(*bytes != 0);
+		case PLC_INT2:
+			return Int16GetDatum(plc_read_i16(&reader));
+		case PLC_INT4:
+			return Int32GetDatum(plc_read_i32(&reader));
+		case PLC_INT8:
+			return Int64GetDatum(plc_read_i64(&reader));
+		case PLC_FLOAT4:
+			return Float4GetDatum(plc_read_f32(&reader));
+		case PLC_FLOAT8:
+			return Float8GetDatum(plc_read_f64(&reader));
+		default:
+			return ObjectIdGetDatum(plc_read_u32(&reader));
+	}
+}
+
+/* Checks elements of a domain that did not go through a function each. */
+static void
+check_fixed_elements(plc_type *element, const plc_array *head)
+{
+	size_t		size = plc_kind_size(element->kind);
+
+	for (uint32 i = 0; i < head->count; i++)
+	{
+		bool		is_null = plc_array_is_null(head, i);
+
+		if (i % ELEMENTS_AT_A_TIME == 0)
+			CHECK_FOR_INTERRUPTS();
+		check_domain(element, is_null ? (Datum) 0 : fixed_element(element->kind, head->elements + i * size),
+					 is_null);
+	}
+}
+
 /*
  * The elements of an array as Datums would be three copies: those of a fixed-size
  * kind go from the payload into the array as they are.
  */
 static Datum
-read_fixed_array(plc_reader *reader, const plc_type *type, plc_array *head)
+read_fixed_array(plc_reader *reader, plc_type *type, plc_array *head)
 {
-	size_t		size = plc_kind_size(type->element_kind);
+	size_t		size = plc_kind_size(type->element->kind);
 	uint32		present = head->count;
 	bool		has_nulls = false;
 	Size		offset;
@@ -365,7 +757,7 @@ read_fixed_array(plc_reader *reader, const plc_type *type, plc_array *head)
 			present--;
 			has_nulls = true;
 		}
-	if (type->element_kind == PLC_BOOL)
+	if (type->element->kind == PLC_BOOL)
 		for (uint32 i = 0; i < head->count; i++)
 			(void) checked_bool(reader, head->elements[i]);
 	if (reader->error != NULL)
@@ -375,17 +767,16 @@ read_fixed_array(plc_reader *reader, const plc_type *type, plc_array *head)
 		: ARR_OVERHEAD_NONULLS(head->ndim);
 	total = offset + (Size) present * size;
 	if (!AllocSizeIsValid(total))
-		ereport(ERROR,
-				(errcode(ERRCODE_PROGRAM_LIMIT_EXCEEDED),
-				 errmsg("function returned an array of %zu bytes, the limit is %zu",
-						total, (size_t) MaxAllocSize)));
+		array_too_large();
+	if (type->element->is_domain)
+		check_fixed_elements(type->element, head);
 	/* All bytes but the padding behind the bitmap are written below. */
 	array = palloc(total);
 	memset(array, 0, offset);
 	SET_VARSIZE(array, total);
 	array->ndim = head->ndim;
 	array->dataoffset = has_nulls ? offset : 0;
-	array->elemtype = type->element_oid;
+	array->elemtype = type->element->oid;
 	memcpy(ARR_DIMS(array), head->lengths, head->ndim * sizeof(int));
 	memcpy(ARR_LBOUND(array), head->bounds, head->ndim * sizeof(int));
 	target = ARR_DATA_PTR(array);
@@ -405,37 +796,42 @@ read_fixed_array(plc_reader *reader, const plc_type *type, plc_array *head)
 	return PointerGetDatum(array);
 }
 
-static Datum
-read_string_element(plc_reader *reader, plc_type *type, bool is_text_form)
-{
-	plc_span	span = plc_read_str(reader);
+static Datum read_form(plc_reader *reader, plc_type *type, uint8 form, bool *is_null);
 
-	if (reader->error != NULL)
-		return (Datum) 0;
-	if (!is_text_form && type->element_kind == PLC_BYTEA)
-		return bytes_to_varlena(span.data, span.length);
-	if (!is_text_form && type->element_kind == PLC_TEXT && type->element_oid != BPCHAROID)
-		return span_to_text(span);
-	return InputFunctionCall(&type->element_input, span_to_cstring(span),
-							 type->element_input_param, -1);
-}
-
+/* Elements that are a `str` or a value each. */
 static Datum
-read_string_array(plc_reader *reader, plc_type *type, plc_array *head)
+read_elements(plc_reader *reader, plc_type *type, plc_array *head)
 {
-	bool		is_text_form = (head->flags & PLC_ARRAY_TEXT_ELEMENTS) != 0;
+	plc_type   *element = type->element;
+	bool		is_row = plc_kind_is_row(element->kind);
+	uint8		form = (head->flags & PLC_ARRAY_TEXT_ELEMENTS) != 0 ? PLC_FORM_TEXT : PLC_FORM_BINARY;
 	Datum	   *values = palloc(sizeof(Datum) * (Size) head->count);
 	bool	   *nulls = palloc(sizeof(bool) * (Size) head->count);
+	Size		total = 0;
 
 	for (uint32 i = 0; i < head->count; i++)
 	{
-		nulls[i] = plc_array_is_null(head, i);
-		values[i] = nulls[i] ? (Datum) 0 : read_string_element(reader, type, is_text_form);
+		if (i % ELEMENTS_AT_A_TIME == 0)
+			CHECK_FOR_INTERRUPTS();
+		if (plc_array_is_null(head, i))
+		{
+			values[i] = read_form(reader, element, PLC_FORM_NULL, &nulls[i]);
+			continue;
+		}
+		if (is_row)
+			form = plc_read_u8(reader);
+		values[i] = read_form(reader, element, form, &nulls[i]);
+		if (reader->error == NULL && nulls[i])
+			plc_reader_fail(reader, "an array has a NULL that its bitmap denies");
 		if (reader->error != NULL)
 			return (Datum) 0;
+		/* Ends early what could not become an array: values take more memory than their bytes. */
+		total = att_addlength_datum(total, type->element_length, values[i]);
+		if (!AllocSizeIsValid(total))
+			array_too_large();
 	}
 	return PointerGetDatum(construct_md_array(values, nulls, head->ndim, head->lengths,
-											  head->bounds, type->element_oid,
+											  head->bounds, element->oid,
 											  type->element_length, type->element_by_value,
 											  type->element_align));
 }
@@ -445,14 +841,40 @@ read_array(plc_reader *reader, plc_type *type)
 {
 	plc_array	head;
 
-	plc_read_array(reader, type->element_kind, &head);
+	plc_read_array(reader, type->element->kind, &head);
 	if (reader->error != NULL)
 		return (Datum) 0;
 	if (head.ndim == 0)
-		return PointerGetDatum(construct_empty_array(type->element_oid));
+		return PointerGetDatum(construct_empty_array(type->element->oid));
+	if (head.count > MaxArraySize)
+		array_too_large();
 	if (head.elements != NULL)
 		return read_fixed_array(reader, type, &head);
-	return read_string_array(reader, type, &head);
+	return read_elements(reader, type, &head);
+}
+
+static Datum
+read_row(plc_reader *reader, plc_type *type)
+{
+	int			natts = type->desc->natts;
+	Datum	   *values = palloc0(sizeof(Datum) * Max(natts, 1));
+	bool	   *nulls = palloc(sizeof(bool) * Max(natts, 1));
+	HeapTuple	tuple;
+
+	check_stack_depth();
+	memset(nulls, true, natts);
+	for (uint32 i = 0; i < type->nfields; i++)
+	{
+		int			column = type->columns[i] - 1;
+
+		values[column] = plc_type_read(reader, &type->fields[i], &nulls[column]);
+		if (reader->error != NULL)
+			return (Datum) 0;
+	}
+	tuple = heap_form_tuple(type->desc, values, nulls);
+	pfree(values);
+	pfree(nulls);
+	return HeapTupleGetDatum(tuple);
 }
 
 static Datum
@@ -474,8 +896,15 @@ read_binary(plc_reader *reader, plc_type *type)
 			return Float4GetDatum(plc_read_f32(reader));
 		case PLC_FLOAT8:
 			return Float8GetDatum(plc_read_f64(reader));
+		case PLC_OID:
+			return ObjectIdGetDatum(plc_read_u32(reader));
 		case PLC_ARRAY:
 			return read_array(reader, type);
+		case PLC_COMPOSITE:
+			return read_row(reader, type);
+		case PLC_RECORD:
+			plc_reader_fail(reader, "a record is not text");
+			return (Datum) 0;
 		case PLC_VOID:
 			plc_reader_fail(reader, "a void result has a value");
 			return (Datum) 0;
@@ -487,32 +916,45 @@ read_binary(plc_reader *reader, plc_type *type)
 		return (Datum) 0;
 	if (type->kind == PLC_BYTEA)
 		return bytes_to_varlena(span.data, span.length);
-	if (type->kind == PLC_TEXT)
+	/* A length that was declared is applied by the input function alone. */
+	if (type->kind == PLC_TEXT && type->typmod == -1)
 		return span_to_text(span);
-	return InputFunctionCall(&type->input, span_to_cstring(span), type->input_param, -1);
+	return call_input(type, span_to_cstring(span));
 }
 
-/* Reads a result. Errors of form are left in the reader, errors of value are raised. */
-Datum
-plc_type_read(plc_reader *reader, plc_type *type, bool *is_null)
+static Datum
+read_text(plc_reader *reader, plc_type *type)
+{
+	plc_span	span = plc_read_str(reader);
+
+	return reader->error != NULL ? (Datum) 0 : call_input(type, span_to_cstring(span));
+}
+
+/* Reads a value whose form is known, and checks what is of a domain. */
+static Datum
+read_form(plc_reader *reader, plc_type *type, uint8 form, bool *is_null)
 {
 	Datum		value = (Datum) 0;
-	plc_form	form = plc_read_u8(reader);
 
 	*is_null = form == PLC_FORM_NULL;
 	if (form == PLC_FORM_BINARY)
 		value = read_binary(reader, type);
 	else if (form == PLC_FORM_TEXT && type->kind != PLC_VOID)
-	{
-		plc_span	span = plc_read_str(reader);
-
-		if (reader->error == NULL)
-			value = InputFunctionCall(&type->input, span_to_cstring(span), type->input_param, -1);
-	}
+		value = read_text(reader, type);
 	else if (form != PLC_FORM_NULL)
 		plc_reader_fail(reader, "unknown form of a value");
-	/* The input function of a domain has checked it, NULLs and binary forms were not seen by it. */
-	if (reader->error == NULL && type->is_domain && form != PLC_FORM_TEXT)
-		domain_check(value, *is_null, type->oid, &type->domain_cache, type->context);
+	if (type->is_domain && reader->error == NULL)
+		check_domain(type, value, *is_null);
 	return value;
+}
+
+/*
+ * Reads one value. Errors of form are left in the reader, errors of value are raised. A
+ * domain's check may call a function of the very sandbox that the value comes from: what
+ * the reader reads has to stay where it is.
+ */
+Datum
+plc_type_read(plc_reader *reader, plc_type *type, bool *is_null)
+{
+	return read_form(reader, type, plc_read_u8(reader), is_null);
 }
