@@ -167,7 +167,10 @@ def test_bad_runtimes(tmp_path: Path, name: str) -> None:
 
 
 BAD_SERVERS = {
-    "unknown key": ("max_sandbox: 1\n", "protocol_server.yml:4: max_sandbox: unknown key; known are allowed_users, "),
+    "unknown key": (
+        "max_sandbox: 1\n",
+        "protocol_server.yml:4: max_sandbox: unknown key; known are allowed_mounts, allowed_users, ",
+    ),
     "unknown user": (
         "",
         "protocol_server.yml:3: allowed_users[0]: user 'nobody-here' does not exist on this host",
