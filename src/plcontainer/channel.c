@@ -54,10 +54,8 @@ plc_text_to_server(plc_span span)
 	return pg_any_to_server(text, span.length, PG_UTF8);
 }
 
-PLC_NORETURN static void violation(plc_lease *lease, const char *what);
-
-static void
-violation(plc_lease *lease, const char *what)
+void
+plc_channel_violation(plc_lease *lease, const char *what)
 {
 	char	   *sandbox = pstrdup(lease->sandbox);
 
@@ -127,13 +125,6 @@ plc_report_error(const plc_fields *fields, int default_sqlstate)
 
 /* --- bytes ------------------------------------------------------------------ */
 
-/*
- * Tells the sandbox to interrupt the call and waits for its end, cancel_grace at
- * most. What can't be interrupted is dropped, sandbox and all. Raises nothing: it
- * runs while an error is on its way.
- */
-static void cancel_call(plc_lease *lease);
-
 static void
 handle_interrupts(plc_lease *lease)
 {
@@ -145,7 +136,10 @@ handle_interrupts(plc_lease *lease)
 	}
 	PG_CATCH();
 	{
-		cancel_call(lease);
+		if (lease->call != NULL && lease->call->is_open)
+			plc_channel_cancel(lease->call);
+		else
+			plc_lease_close(lease);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
@@ -153,20 +147,20 @@ handle_interrupts(plc_lease *lease)
 
 /* Makes room for `length` unread bytes from in_start on. */
 static void
-reserve_input(plc_lease *lease, size_t length)
+reserve_input(plc_buffers *buffers, size_t length)
 {
-	size_t		unread = lease->in_end - lease->in_start;
+	size_t		unread = buffers->in_end - buffers->in_start;
 
-	if (lease->in_start > 0)
+	if (buffers->in_start > 0)
 	{
-		memmove(lease->in, lease->in + lease->in_start, unread);
-		lease->in_start = 0;
-		lease->in_end = unread;
+		memmove(buffers->in, buffers->in + buffers->in_start, unread);
+		buffers->in_start = 0;
+		buffers->in_end = unread;
 	}
-	if (lease->in_capacity < length)
+	if (buffers->in_capacity < length)
 	{
-		lease->in = plc_resize_memory(lease->in, length);
-		lease->in_capacity = length;
+		buffers->in = plc_resize_memory(buffers->in, length);
+		buffers->in_capacity = length;
 	}
 }
 
@@ -177,11 +171,13 @@ reserve_input(plc_lease *lease, size_t length)
 static receipt
 fill_input(plc_lease *lease, size_t length, TimestampTz deadline)
 {
-	if (lease->in_end - lease->in_start >= length)
+	plc_buffers *buffers = &lease->buffers;
+
+	if (buffers->in_end - buffers->in_start >= length)
 		return RECEIVED;
-	if (lease->in_capacity - lease->in_start < length)
-		reserve_input(lease, Max(length, SMALL_BUFFER));
-	while (lease->in_end - lease->in_start < length)
+	if (buffers->in_capacity - buffers->in_start < length)
+		reserve_input(buffers, Max(length, SMALL_BUFFER));
+	while (buffers->in_end - buffers->in_start < length)
 	{
 		ssize_t		n;
 
@@ -197,14 +193,14 @@ fill_input(plc_lease *lease, size_t length, TimestampTz deadline)
 				continue;
 			}
 		}
-		n = plc_receive(lease->data, lease->in + lease->in_end, lease->in_capacity - lease->in_end, 0,
-						&lease->spin);
+		n = plc_receive(lease->data, buffers->in + buffers->in_end,
+						buffers->in_capacity - buffers->in_end, 0, &lease->spin);
 		if (n > 0)
-			lease->in_end += n;
+			buffers->in_end += n;
 		else if (n == 0 || (errno != EINTR && errno != EAGAIN && errno != EWOULDBLOCK))
 			return ENDED;
 		/* Looked at after every piece: who sends a byte at a time must not keep us here. */
-		if (deadline == 0 && lease->in_end - lease->in_start < length)
+		if (deadline == 0 && buffers->in_end - buffers->in_start < length)
 		{
 			handle_interrupts(lease);
 			plc_lease_tend(lease);
@@ -217,22 +213,23 @@ fill_input(plc_lease *lease, size_t length, TimestampTz deadline)
 static receipt
 receive_frame(plc_lease *lease, plc_frame *frame, TimestampTz deadline, const char **error)
 {
+	plc_buffers *buffers = &lease->buffers;
 	receipt		result;
 
 	*error = NULL;
-	if (lease->in_start == lease->in_end)
-		lease->in_start = lease->in_end = 0;
+	if (buffers->in_start == buffers->in_end)
+		buffers->in_start = buffers->in_end = 0;
 	result = fill_input(lease, PLC_HEADER_SIZE, deadline);
 	if (result != RECEIVED)
 		return result;
-	*error = plc_header_decode(lease->in + lease->in_start, lease->max_frame, &frame->header);
+	*error = plc_header_decode(buffers->in + buffers->in_start, lease->max_frame, &frame->header);
 	if (*error != NULL)
 		return RECEIVED;
 	result = fill_input(lease, PLC_HEADER_SIZE + frame->header.length, deadline);
 	if (result != RECEIVED)
 		return result;
-	frame->payload = lease->in + lease->in_start + PLC_HEADER_SIZE;
-	lease->in_start += PLC_HEADER_SIZE + frame->header.length;
+	frame->payload = buffers->in + buffers->in_start + PLC_HEADER_SIZE;
+	buffers->in_start += PLC_HEADER_SIZE + frame->header.length;
 	return RECEIVED;
 }
 
@@ -264,7 +261,7 @@ send_output(plc_lease *lease)
 	struct iovec vectors[2 * PLC_MAX_SPLICES + 1];
 	struct msghdr message = {.msg_iov = vectors};
 
-	message.msg_iovlen = gather_output(&lease->out, vectors);
+	message.msg_iovlen = gather_output(&lease->buffers.out, vectors);
 	lease->sending = true;
 	while (message.msg_iovlen > 0)
 	{
@@ -288,36 +285,80 @@ send_output(plc_lease *lease)
 	return true;
 }
 
-static void
-cancel_call(plc_lease *lease)
+/* Answers a request of a sandbox that is to end its call. */
+static bool
+send_canceled(plc_call *call)
+{
+	static const char message[] = "canceling statement due to user request";
+	plc_lease  *lease = call->lease;
+	plc_writer	writer;
+	bool		sent;
+
+	plc_writer_init(&writer, plc_resize_memory);
+	plc_frame_begin(&writer, call->id, PLC_ERROR, PLC_FLAG_REPLY);
+	plc_write_field(&writer, 'C', "57014", 5);
+	plc_write_field(&writer, 'M', message, sizeof(message) - 1);
+	plc_write_u8(&writer, 0);
+	plc_frame_end(&writer);
+	sent = send(lease->data, writer.data, writer.length, MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t) writer.length;
+	pfree(writer.data);
+	return sent;
+}
+
+/*
+ * Waits for the end of a call that was told to end, cancel_grace at most. Whatever else
+ * it asks for before, it is told so again.
+ */
+static bool
+await_end(plc_call *call)
 {
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), plc_cancel_grace);
+	plc_frame	frame;
+	const char *error;
+
+	while (receive_frame(call->lease, &frame, deadline, &error) == RECEIVED && error == NULL &&
+		   frame.header.call_id == call->id)
+		switch (frame.header.type)
+		{
+			case PLC_RESULT:
+			case PLC_ROWS:
+			case PLC_ERROR:
+				return true;
+			case PLC_SUBTRANSACTION:
+			case PLC_SQL:
+				if (!(frame.header.type == PLC_SQL && frame.header.length > 0 &&
+					  frame.payload[0] == PLC_SQL_DISCARD) && !send_canceled(call))
+					return false;
+				break;
+			case PLC_LOG:
+				break;
+			default:
+				return false;
+		}
+	return false;
+}
+
+/*
+ * Tells the sandbox to interrupt a call and waits for its end. What can't be interrupted
+ * is dropped, sandbox and all. Raises nothing: it runs while an error is on its way.
+ */
+void
+plc_channel_cancel(plc_call *call)
+{
+	plc_lease  *lease = call->lease;
 	uint8		message[PLC_HEADER_SIZE] = {0};
 
-	if (!lease->in_call || lease->sending)
-	{
-		plc_lease_close(lease);
+	if (!call->is_open || plc_channel_is_lost(call))
 		return;
-	}
-	memcpy(message, &lease->call_id, 4);
+	memcpy(message, &call->id, 4);
 	message[4] = PLC_CANCEL;
-	if (send(lease->signal, message, sizeof(message), MSG_NOSIGNAL | MSG_DONTWAIT) == sizeof(message))
-	{
-		plc_frame	frame;
-		const char *error;
-
-		while (receive_frame(lease, &frame, deadline, &error) == RECEIVED && error == NULL)
-		{
-			if (frame.header.call_id != lease->call_id)
-				break;
-			if (frame.header.type == PLC_RESULT || frame.header.type == PLC_ERROR)
-			{
-				lease->in_call = false;
-				return;
-			}
-		}
-	}
-	plc_lease_close(lease);
+	if (lease->sending ||
+		send(lease->signal, message, sizeof(message), MSG_NOSIGNAL | MSG_DONTWAIT) != sizeof(message) ||
+		(call->waits && !send_canceled(call)) ||
+		!await_end(call))
+		plc_lease_close(lease);
+	else
+		call->is_open = call->waits = false;
 }
 
 /* --- the conversation -------------------------------------------------------- */
@@ -328,7 +369,7 @@ plc_channel_handshake(plc_lease *lease)
 {
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), plc_lease_timeout);
 	static const char software[] = "postgresql " PG_VERSION;
-	plc_writer *out = &lease->out;
+	plc_writer *out = &lease->buffers.out;
 	plc_frame	frame;
 	plc_reader	reader;
 	const char *error;
@@ -373,11 +414,11 @@ plc_channel_handshake(plc_lease *lease)
 			plc_lease_lost(lease);
 			break;
 		case TIMED_OUT:
-			violation(lease, "It did not answer the first Ping");
+			plc_channel_violation(lease, "It did not answer the first Ping");
 			break;
 	}
 	if (error != NULL)
-		violation(lease, error);
+		plc_channel_violation(lease, error);
 	plc_reader_init(&reader, frame.payload, frame.header.length);
 	if (frame.header.type == PLC_ERROR)
 	{
@@ -385,22 +426,25 @@ plc_channel_handshake(plc_lease *lease)
 
 		plc_read_fields(&reader, &fields);
 		if (!plc_read_end(&reader))
-			violation(lease, reader.error);
+			plc_channel_violation(lease, reader.error);
 		plc_report_error(&fields, ERRCODE_PROTOCOL_VIOLATION);
 	}
 	if (frame.header.type != PLC_PING || frame.header.flags != PLC_FLAG_REPLY ||
 		frame.header.call_id != lease->call_id)
-		violation(lease, "It did not answer the first Ping with a Ping");
+		plc_channel_violation(lease, "It did not answer the first Ping with a Ping");
 	if (plc_read_u32(&reader) != PLC_MAGIC || plc_read_u16(&reader) != PLC_VERSION ||
-		plc_read_u16(&reader) != 0 || (plc_read_u64(&reader) & ~PLC_FEATURES) != 0)
-		violation(lease, "It chose a version or features that were not offered");
+		plc_read_u16(&reader) != 0)
+		plc_channel_violation(lease, "It chose a version that was not offered");
+	lease->features = plc_read_u64(&reader);
+	if ((lease->features & ~PLC_FEATURES) != 0)
+		plc_channel_violation(lease, "It chose features that were not offered");
 	peer_max_frame = plc_read_u64(&reader);
 	(void) plc_read_str(&reader);
 	codec = plc_read_str(&reader);
 	if (!plc_read_end(&reader))
-		violation(lease, reader.error);
+		plc_channel_violation(lease, reader.error);
 	if (peer_max_frame < PLC_MAX_FRAME_HANDSHAKE)
-		violation(lease, "It accepts no message of useful size");
+		plc_channel_violation(lease, "It accepts no message of useful size");
 	snprintf(lease->codec, sizeof(lease->codec), "%s",
 			 codec.length == 1 && codec.data[0] == 'c' ? "c" : "python");
 	lease->max_frame = Min(max_frame, peer_max_frame);
@@ -409,29 +453,81 @@ plc_channel_handshake(plc_lease *lease)
 static void
 write_registration(plc_lease *lease, const plc_function *function)
 {
-	plc_writer *out = &lease->out;
+	static const char *const trigger_names[] = {
+		"name", "relid", "table_name", "table_schema", "when", "level", "event",
+	};
+	plc_writer *out = &lease->buffers.out;
 
 	plc_frame_begin(out, lease->call_id, PLC_REGISTER, 0);
 	plc_write_u32(out, function->id);
-	plc_write_u32(out, 0);
+	plc_write_u32(out, function->flags);
 	plc_write_server_text(out, function->name, strlen(function->name));
 	plc_write_server_text(out, function->source, strlen(function->source));
-	plc_write_u32(out, function->nargs);
-	for (int i = 0; i < function->nargs; i++)
+	if ((function->flags & PLC_FUNCTION_TRIGGER) != 0)
 	{
-		const char *name = function->arg_names[i] == NULL ? "" : function->arg_names[i];
+		plc_write_u32(out, lengthof(trigger_names) + 3);
+		for (int i = 0; i < lengthof(trigger_names); i++)
+		{
+			plc_write_str(out, trigger_names[i], strlen(trigger_names[i]));
+			plc_write_u8(out, PLC_TEXT);
+		}
+		plc_write_str(out, "args", 4);
+		plc_write_u8(out, PLC_ARRAY);
+		plc_write_u8(out, PLC_TEXT);
+		plc_write_str(out, "new", 3);
+		plc_type_describe(out, &function->row);
+		plc_write_str(out, "old", 3);
+		plc_type_describe(out, &function->row);
+	}
+	else if ((function->flags & PLC_FUNCTION_EVENT_TRIGGER) != 0)
+	{
+		plc_write_u32(out, 2);
+		plc_write_str(out, "event", 5);
+		plc_write_u8(out, PLC_TEXT);
+		plc_write_str(out, "tag", 3);
+		plc_write_u8(out, PLC_TEXT);
+	}
+	else
+	{
+		plc_write_u32(out, function->nargs);
+		for (int i = 0; i < function->nargs; i++)
+		{
+			const char *name = function->arg_names[i] == NULL ? "" : function->arg_names[i];
 
-		plc_write_server_text(out, name, strlen(name));
-		plc_type_describe(out, &function->args[i]);
+			plc_write_server_text(out, name, strlen(name));
+			plc_type_describe(out, &function->args[i]);
+		}
 	}
 	plc_type_describe(out, &function->result);
 	plc_frame_end(out);
 }
 
+/* Ends sets that nobody reads on. */
 static void
-write_call(plc_lease *lease, plc_function *function, FunctionCallInfo fcinfo)
+write_ended_sets(plc_lease *lease)
 {
-	plc_writer *out = &lease->out;
+	ListCell   *cell;
+
+	foreach(cell, lease->ended_sets)
+	{
+		plc_frame_begin(&lease->buffers.out, lfirst_int(cell), PLC_CREDIT, 0);
+		plc_write_u32(&lease->buffers.out, 0);
+		plc_write_u32(&lease->buffers.out, 0);
+		plc_frame_end(&lease->buffers.out);
+	}
+}
+
+static void
+forget_ended_sets(plc_lease *lease)
+{
+	list_free(lease->ended_sets);
+	lease->ended_sets = NIL;
+}
+
+static void
+write_call(plc_lease *lease, plc_function *function, plc_write_call write, void *argument)
+{
+	plc_writer *out = &lease->buffers.out;
 
 	plc_writer_reset(out);
 	lease->call_id++;
@@ -441,13 +537,12 @@ write_call(plc_lease *lease, plc_function *function, FunctionCallInfo fcinfo)
 		plc_write_u32(out, id);
 		plc_frame_end(out);
 	}
+	write_ended_sets(lease);
 	if (!bms_is_member(function->id, lease->registered))
 		write_registration(lease, function);
 	plc_frame_begin(out, lease->call_id, PLC_CALLREQ, 0);
 	plc_write_u32(out, function->id);
-	plc_write_u32(out, function->nargs);
-	for (int i = 0; i < function->nargs; i++)
-		plc_type_write(out, &function->args[i], fcinfo->args[i].value, fcinfo->args[i].isnull);
+	write(out, function, argument);
 	plc_frame_end(out);
 	if (out->error != NULL || plc_frame_size(out) - PLC_HEADER_SIZE > lease->max_frame)
 		ereport(ERROR,
@@ -462,6 +557,7 @@ note_registration(plc_lease *lease, const plc_function *function)
 {
 	MemoryContext caller;
 
+	forget_ended_sets(lease);
 	bms_free(lease->forgotten);
 	lease->forgotten = NULL;
 	if (bms_is_member(function->id, lease->registered))
@@ -471,147 +567,297 @@ note_registration(plc_lease *lease, const plc_function *function)
 	MemoryContextSwitchTo(caller);
 }
 
+/* --- calls --------------------------------------------------------------------- */
+
+/* Whether the sandbox in which a call was begun is not there any more. */
+bool
+plc_channel_is_lost(const plc_call *call)
+{
+	return call->lease == NULL || call->lease->data < 0 || call->lease->epoch != call->epoch;
+}
+
+/*
+ * The features a function of this kind needs: told before its sandbox is asked for what
+ * it does not know.
+ */
+static void
+check_features(plc_lease *lease, const plc_function *function)
+{
+	if ((function->flags & PLC_FUNCTION_SET) != 0 && (lease->features & PLC_FEATURE_SETS) == 0)
+		ereport(ERROR,
+				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
+				 errmsg("runtime \"%s\" does not support functions that return sets", lease->key.runtime)));
+}
+
+/* Makes a call the innermost one of its lease. An outer one's messages stay where they are. */
+static void
+enter(plc_call *call, plc_lease *lease)
+{
+	call->lease = lease;
+	call->epoch = lease->epoch;
+	call->outer = lease->call;
+	call->reading = lease->reading;
+	if (lease->call != NULL || lease->reading > 0)
+	{
+		call->has_buffers = true;
+		call->outer_buffers = lease->buffers;
+		memset(&lease->buffers, 0, sizeof(lease->buffers));
+		plc_writer_init(&lease->buffers.out, plc_resize_memory);
+	}
+	lease->call = call;
+}
+
+static void
+leave(plc_call *call)
+{
+	plc_lease  *lease = call->lease;
+
+	if (lease == NULL || lease->call != call)
+		return;
+	lease->call = call->outer;
+	lease->reading = call->reading;
+	if (call->has_buffers)
+	{
+		if (lease->buffers.in != NULL)
+			pfree(lease->buffers.in);
+		if (lease->buffers.out.data != NULL)
+			pfree(lease->buffers.out.data);
+		lease->buffers = call->outer_buffers;
+		call->has_buffers = false;
+	}
+}
+
+/* Finds the sandbox of a call: the session's of the function's runtime, for the current user. */
+void
+plc_channel_begin(plc_call *call, plc_function *function)
+{
+	plc_lease  *lease = function->lease;
+
+	call->function = function;
+	if (lease == NULL || lease->data < 0 || lease->key.role != GetUserId())
+		function->lease = lease = plc_lease_get(function->runtime);
+	else
+		plc_lease_tend(lease);
+	check_features(lease, function);
+	enter(call, lease);
+}
+
 /*
  * Sends a call. A sandbox that has ended since the last one has taken nothing of this
  * call with it: the call goes to a new sandbox, and a warning says so.
  */
-static plc_lease *
-send_call(plc_function *function, FunctionCallInfo fcinfo)
+void
+plc_channel_call(plc_call *call, plc_write_call write, void *argument)
 {
-	plc_lease  *lease = function->lease;
+	plc_lease  *lease = call->lease;
+	plc_function *function = call->function;
 
 	for (bool again = false;; again = true)
 	{
-		write_call(lease, function, fcinfo);
-		lease->in_call = true;
+		write_call(lease, function, write, argument);
+		call->id = lease->call_id;
+		call->is_open = true;
 		if (send_output(lease))
 			break;
-		if (again)
+		/* What waits for this call has ended, too. */
+		if (again || call->outer != NULL)
 			plc_lease_lost(lease);
-		lease->in_call = false;
+		call->is_open = false;
+		leave(call);
 		plc_lease_ended(lease, WARNING);
-		lease = function->lease = plc_lease_get(function->runtime);
+		function->lease = plc_lease_get(function->runtime);
+		check_features(function->lease, function);
+		enter(call, lease);
 	}
 	note_registration(lease, function);
-	return lease;
+}
+
+/* Asks for the next batch of a set: the call that began it is continued under its id. */
+void
+plc_channel_resume(plc_call *call, plc_function *function, plc_lease *lease, uint32 id,
+				   uint32 rows, uint32 bytes)
+{
+	plc_writer *out = &lease->buffers.out;
+
+	call->function = function;
+	call->id = id;
+	plc_lease_tend(lease);
+	enter(call, lease);
+	plc_writer_reset(out);
+	write_ended_sets(lease);
+	plc_frame_begin(out, call->id, PLC_CREDIT, 0);
+	plc_write_u32(out, rows);
+	plc_write_u32(out, bytes);
+	plc_frame_end(out);
+	call->is_open = true;
+	if (!send_output(lease))
+		plc_lease_lost(lease);
+	forget_ended_sets(lease);
+}
+
+/* Tells the sandbox at once, if that does not wait, which sets nobody reads on. */
+void
+plc_channel_end_sets(plc_lease *lease)
+{
+	plc_writer	writer = lease->buffers.out;
+
+	if (lease->data < 0 || lease->sending)
+		return;
+	/* An outer call's answer may be half written in the lease's own writer. */
+	plc_writer_init(&lease->buffers.out, plc_resize_memory);
+	write_ended_sets(lease);
+	if (send(lease->data, lease->buffers.out.data, lease->buffers.out.length,
+			 MSG_NOSIGNAL | MSG_DONTWAIT) == (ssize_t) lease->buffers.out.length)
+		forget_ended_sets(lease);
+	pfree(lease->buffers.out.data);
+	lease->buffers.out = writer;
 }
 
 static void
-report_log(plc_lease *lease, plc_reader *reader)
+report_log(plc_lease *lease, const plc_frame *frame)
 {
 	static const int levels[] = {
 		[PLC_LOG_DEBUG] = DEBUG2,[PLC_LOG_LOG] = LOG,[PLC_LOG_INFO] = INFO,
 		[PLC_LOG_NOTICE] = NOTICE,[PLC_LOG_WARNING] = WARNING,
 	};
-	uint8		level = plc_read_u8(reader);
+	plc_reader	reader;
 	plc_fields	fields;
+	uint8		level;
 
-	plc_read_fields(reader, &fields);
-	if (!plc_read_end(reader))
-		violation(lease, reader->error);
+	plc_reader_init(&reader, frame->payload, frame->header.length);
+	level = plc_read_u8(&reader);
+	plc_read_fields(&reader, &fields);
+	if (!plc_read_end(&reader))
+		plc_channel_violation(lease, reader.error);
 	if (level < PLC_LOG_DEBUG || level > PLC_LOG_WARNING)
-		violation(lease, "It sent a log line of an unknown level");
+		plc_channel_violation(lease, "It sent a log line of an unknown level");
 	report(levels[level], &fields,
 		   field_sqlstate(&fields, level == PLC_LOG_WARNING ? ERRCODE_WARNING
 						  : ERRCODE_SUCCESSFUL_COMPLETION));
 }
 
-static Datum
-read_result(plc_lease *lease, plc_function *function, plc_frame *frame, bool *is_null)
+/* The call is answered: nothing may follow. */
+static void
+close_call(plc_call *call)
 {
-	plc_type   *type = &function->result;
-	const uint8 *payload = frame->payload;
-	plc_reader	reader;
-	Datum		result;
-
-	/*
-	 * Elements of such arrays go through input functions one by one. One of a domain may
-	 * have a check that calls a function of this very sandbox, which would overwrite
-	 * what is still to be read.
-	 */
-	if (type->kind == PLC_ARRAY && type->element_kind == PLC_OTHER)
-		payload = memcpy(palloc_extended(Max(frame->header.length, 1), MCXT_ALLOC_HUGE), payload,
-						 frame->header.length);
-	plc_reader_init(&reader, payload, frame->header.length);
-	result = plc_type_read(&reader, type, is_null);
-	if (!plc_read_end(&reader))
-		violation(lease, reader.error);
-	return result;
+	if (call->lease->buffers.in_start != call->lease->buffers.in_end)
+		plc_channel_violation(call->lease, "It sent more than the answer");
+	call->is_open = false;
+	call->lease->calls++;
 }
 
 static void
-shrink_buffers(plc_lease *lease)
+receive_answer(plc_lease *lease, plc_frame *frame)
 {
-	if (lease->in_capacity > KEEP_BUFFER)
-	{
-		pfree(lease->in);
-		lease->in = NULL;
-		lease->in_capacity = lease->in_start = lease->in_end = 0;
-	}
-	if (lease->out.capacity > KEEP_BUFFER)
-	{
-		pfree(lease->out.data);
-		plc_writer_init(&lease->out, plc_resize_memory);
-	}
+	const char *error;
+	receipt		result;
+
+	pgstat_report_wait_start(PG_WAIT_EXTENSION);
+	result = receive_frame(lease, frame, 0, &error);
+	pgstat_report_wait_end();
+	if (result != RECEIVED)
+		plc_lease_lost(lease);
+	if (error != NULL)
+		plc_channel_violation(lease, error);
 }
 
-static void
-end_call(plc_lease *lease)
+/*
+ * Serves what a call asks for until it is answered, by a message of type `expected`. Its
+ * payload stays until plc_channel_end(), even if reading it calls into the same sandbox.
+ * The call's Error is raised.
+ */
+void
+plc_channel_answer(plc_call *call, plc_message expected, plc_frame *frame)
 {
-	if (lease->in_start != lease->in_end)
-		violation(lease, "It sent more than the answer");
-	lease->in_call = false;
-	lease->calls++;
-}
-
-/* Makes one call of a function in its lease's sandbox. */
-Datum
-plc_channel_call(plc_function *function, FunctionCallInfo fcinfo)
-{
-	plc_lease  *lease = send_call(function, fcinfo);
+	plc_lease  *lease = call->lease;
 
 	for (;;)
 	{
-		plc_frame	frame;
 		plc_reader	reader;
 		plc_fields	fields;
-		const char *error;
-		Datum		result;
 
-		pgstat_report_wait_start(PG_WAIT_EXTENSION);
-		if (receive_frame(lease, &frame, 0, &error) != RECEIVED)
+		receive_answer(lease, frame);
+		if (frame->header.call_id != call->id ||
+			(frame->header.flags != 0 && (expected != PLC_ROWS || frame->header.type != PLC_ROWS ||
+										  frame->header.flags != PLC_FLAG_MORE)))
+			plc_channel_violation(lease, "It answered a call that was not made");
+		if (frame->header.type == expected)
 		{
-			pgstat_report_wait_end();
-			plc_lease_lost(lease);
+			close_call(call);
+			lease->reading++;
+			return;
 		}
-		pgstat_report_wait_end();
-		if (error != NULL)
-			violation(lease, error);
-		if (frame.header.call_id != lease->call_id || frame.header.flags != 0)
-			violation(lease, "It answered a call that was not made");
-		switch (frame.header.type)
+		switch (frame->header.type)
 		{
-			case PLC_RESULT:
-				end_call(lease);
-				result = read_result(lease, function, &frame, &fcinfo->isnull);
-				if (lease->in_capacity > KEEP_BUFFER || lease->out.capacity > KEEP_BUFFER)
-					shrink_buffers(lease);
-				return result;
 			case PLC_ERROR:
-				plc_reader_init(&reader, frame.payload, frame.header.length);
+				plc_reader_init(&reader, frame->payload, frame->header.length);
 				plc_read_fields(&reader, &fields);
 				if (!plc_read_end(&reader))
-					violation(lease, reader.error);
-				end_call(lease);
+					plc_channel_violation(lease, reader.error);
+				close_call(call);
 				plc_report_error(&fields, ERRCODE_EXTERNAL_ROUTINE_EXCEPTION);
 				break;
 			case PLC_LOG:
-				plc_reader_init(&reader, frame.payload, frame.header.length);
-				report_log(lease, &reader);
+				report_log(lease, frame);
 				handle_interrupts(lease);
 				break;
+			case PLC_SQL:
+			case PLC_SUBTRANSACTION:
+				plc_spi_request(call, frame);
+				break;
 			default:
-				violation(lease, psprintf("It sent a message of type %d during a call", frame.header.type));
+				plc_channel_violation(lease, psprintf("It sent a message of type %d during a call",
+													  frame->header.type));
 		}
 	}
+}
+
+/* Sends what was written in answer to a request. */
+void
+plc_channel_reply(plc_call *call)
+{
+	if (plc_channel_is_lost(call))
+		ereport(ERROR,
+				(errcode(ERRCODE_CONNECTION_FAILURE),
+				 errmsg("the sandbox of the function that runs this statement has ended")));
+	if (!send_output(call->lease))
+		plc_lease_lost(call->lease);
+}
+
+static void
+shrink_buffers(plc_buffers *buffers)
+{
+	if (buffers->in_capacity > KEEP_BUFFER)
+	{
+		pfree(buffers->in);
+		buffers->in = NULL;
+		buffers->in_capacity = buffers->in_start = buffers->in_end = 0;
+	}
+	if (buffers->out.capacity > KEEP_BUFFER)
+	{
+		pfree(buffers->out.data);
+		plc_writer_init(&buffers->out, plc_resize_memory);
+	}
+}
+
+/* Ends a call whose answer was read. */
+void
+plc_channel_end(plc_call *call)
+{
+	plc_buffers *buffers = &call->lease->buffers;
+
+	leave(call);
+	if (buffers->in_capacity > KEEP_BUFFER || buffers->out.capacity > KEEP_BUFFER)
+		shrink_buffers(buffers);
+}
+
+/* Ends a call while an error is on its way. */
+void
+plc_channel_abandon(plc_call *call)
+{
+	/* The answer to a call that is left in the middle would be taken for the next one's. */
+	if (call->is_open && !plc_channel_is_lost(call))
+		plc_lease_close(call->lease);
+	call->is_open = false;
+	leave(call);
 }

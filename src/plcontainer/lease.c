@@ -412,6 +412,7 @@ acquire_lease(plc_lease *lease)
 					 errmsg("too many open files for another sandbox: %m")));
 		}
 	lease->open = true;
+	lease->epoch++;
 	PG_TRY();
 	{
 		request_lease(lease, message);
@@ -489,8 +490,11 @@ plc_lease_close(plc_lease *lease)
 	bms_free(lease->registered);
 	bms_free(lease->forgotten);
 	lease->registered = lease->forgotten = NULL;
-	lease->in_call = lease->sending = false;
-	lease->in_start = lease->in_end = 0;
+	list_free(lease->ended_sets);
+	lease->ended_sets = NIL;
+	plc_spi_free_plans(lease);
+	lease->sending = false;
+	lease->buffers.in_start = lease->buffers.in_end = 0;
 	lease->token[0] = '\0';
 }
 

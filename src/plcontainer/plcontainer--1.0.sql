@@ -3,6 +3,9 @@
 CREATE FUNCTION plcontainer_call_handler() RETURNS language_handler
     AS 'MODULE_PATHNAME' LANGUAGE C;
 
+CREATE FUNCTION plcontainer_inline_handler(internal) RETURNS void
+    AS 'MODULE_PATHNAME' LANGUAGE C STRICT;
+
 CREATE FUNCTION plcontainer_validator(oid) RETURNS void
     AS 'MODULE_PATHNAME' LANGUAGE C STRICT;
 
@@ -10,6 +13,7 @@ CREATE FUNCTION plcontainer_validator(oid) RETURNS void
 -- processor time, so an administrator says who may use the language.
 CREATE TRUSTED LANGUAGE plcontainer
     HANDLER plcontainer_call_handler
+    INLINE plcontainer_inline_handler
     VALIDATOR plcontainer_validator;
 REVOKE USAGE ON LANGUAGE plcontainer FROM PUBLIC;
 COMMENT ON LANGUAGE plcontainer IS 'PL/Container procedural language';

@@ -10,10 +10,9 @@
 
 #include "access/htup_details.h"
 #include "catalog/pg_proc.h"
-#include "commands/event_trigger.h"
-#include "commands/trigger.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "nodes/parsenodes.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/syscache.h"
@@ -29,6 +28,7 @@ int			plc_spin_us;
 void		_PG_init(void);
 
 PG_FUNCTION_INFO_V1(plcontainer_call_handler);
+PG_FUNCTION_INFO_V1(plcontainer_inline_handler);
 PG_FUNCTION_INFO_V1(plcontainer_validator);
 PG_FUNCTION_INFO_V1(plcontainer_session_sandboxes);
 
@@ -68,49 +68,19 @@ _PG_init(void)
 	plc_leases_init();
 }
 
-/* Names the function in the CONTEXT of every message below it. */
-static void
-call_context(void *argument)
-{
-	errcontext("PL/Container function \"%s\"", ((plc_function *) argument)->name);
-}
-
 Datum
 plcontainer_call_handler(PG_FUNCTION_ARGS)
 {
-	plc_function *function = plc_function_get(fcinfo);
-	ErrorContextCallback context;
-	Datum		result;
+	return plc_call_function(fcinfo);
+}
 
-	context.callback = call_context;
-	context.arg = function;
-	context.previous = error_context_stack;
-	error_context_stack = &context;
+Datum
+plcontainer_inline_handler(PG_FUNCTION_ARGS)
+{
+	InlineCodeBlock *block = (InlineCodeBlock *) PG_GETARG_POINTER(0);
 
-	function->uses++;
-	PG_TRY();
-	{
-		plc_lease  *lease = function->lease;
-
-		if (lease == NULL || lease->data < 0 || lease->key.role != GetUserId())
-			function->lease = plc_lease_get(function->runtime);
-		else
-			plc_lease_tend(lease);
-		result = plc_channel_call(function, fcinfo);
-	}
-	PG_CATCH();
-	{
-		/* The answer to a call that is left in the middle would be taken for the next one's. */
-		if (function->lease != NULL && function->lease->in_call)
-			plc_lease_close(function->lease);
-		plc_function_release(function);
-		PG_RE_THROW();
-	}
-	PG_END_TRY();
-	plc_function_release(function);
-
-	error_context_stack = context.previous;
-	return result;
+	plc_call_block(block->source_text, !block->atomic);
+	PG_RETURN_VOID();
 }
 
 Datum
