@@ -8,24 +8,15 @@ import os
 from types import CodeType, TracebackType
 from typing import Dict, List, NamedTuple, Optional
 
-from . import plpy
 from .codec import Fields, is_sqlstate
 from .convert import ConversionError
+from .spiexceptions import ATTRIBUTES, Error, Fatal, SPIError
 
 # Characters of one field: an exception's text must not become a frame that can't be sent.
 FIELD_LIMIT = 1 << 18
 # Repetitions of a line of a traceback that are shown, as Python's own tracebacks do.
 _REPEATED = 3
 _BARE_MODULES = ("builtins", "__main__")
-_ATTRIBUTES = (
-    ("D", "detail"),
-    ("H", "hint"),
-    ("s", "schema_name"),
-    ("t", "table_name"),
-    ("c", "column_name"),
-    ("d", "datatype_name"),
-    ("n", "constraint_name"),
-)
 
 
 class QueryCanceled(BaseException):
@@ -69,26 +60,37 @@ def describe(error: BaseException) -> Fields:
     """Return the fields of the Error that ends a call."""
     if isinstance(error, ConversionError):
         return _describe_conversion(error)
-    fields = [("C", _sqlstate(error)), ("M", clean(_message(error)))]
-    if isinstance(error, (plpy.Error, plpy.SPIError, plpy.Fatal)):
-        for key, name in _ATTRIBUTES:
-            value = getattr(error, name, None)
-            if value is not None:
-                fields.append((key, clean(_text(value))))
+    fields = [("C", sqlstate_of(error)), ("M", clean(message_of(error)))]
+    if isinstance(error, (Error, Fatal, SPIError)):
+        fields += _details(error)
     context = _traceback(error.__traceback__)
     if context:
         fields.append(("W", clean(context)))
     return fields
 
 
+def _details(error: BaseException) -> Fields:
+    """Return the fields of what an error carries as attributes."""
+    values = [(key, _attribute(error, name)) for key, name in ATTRIBUTES.items()]
+    fields = [(key, clean(_text(value))) for key, value in values if value is not None]
+    position = _attribute(error, "position")
+    if type(position) is int and position > 0:
+        fields.append(("p", str(position)))
+    return fields
+
+
 def _describe_conversion(error: ConversionError) -> Fields:
-    fields = [("C", error.sqlstate), ("M", error.message)]
-    context = "while creating return value"
-    if error.__cause__ is not None:
-        fields.append(("D", clean(_message(error.__cause__))))
-        trace = _traceback(error.__cause__.__traceback__)
-        context = trace + "\n" + context if trace else context
-    fields.append(("W", clean(context)))
+    cause = error.__cause__
+    fields = [("C", error.sqlstate), ("M", clean(error.message))]
+    detail, context = error.detail, error.context
+    if cause is not None:
+        if error.sqlstate == "38000":
+            fields[0] = ("C", sqlstate_of(cause))
+        detail = message_of(cause)
+        context = "\n".join(filter(None, (_traceback(cause.__traceback__), context)))
+    for key, text in (("D", detail), ("H", error.hint), ("W", context)):
+        if text:
+            fields.append((key, clean(text)))
     return fields
 
 
@@ -99,7 +101,7 @@ def describe_compilation(function: str, source: str, error: BaseException) -> Fi
         ("M", clean('could not compile PL/Container function "%s"' % function)),
     ]
     if not isinstance(error, SyntaxError):
-        fields.append(("D", clean(_message(error))))
+        fields.append(("D", clean(message_of(error))))
         return fields
     detail = "%s: %s" % (type(error).__name__, error.msg)
     if error.lineno is not None:
@@ -111,13 +113,19 @@ def describe_compilation(function: str, source: str, error: BaseException) -> Fi
     return fields
 
 
-def _sqlstate(error: BaseException) -> str:
-    try:
-        state = getattr(error, "sqlstate", None)
-    except Exception:
-        state = None
+def sqlstate_of(error: BaseException) -> str:
+    """Return the SQLSTATE that an exception has or gets."""
+    state = _attribute(error, "sqlstate")
     # The state of success on an error would say nothing.
     return str(state) if is_sqlstate(state) and state != "00000" else "38000"
+
+
+def _attribute(error: BaseException, name: str) -> object:
+    """Return an attribute of a user's exception, None where it can't be had."""
+    try:
+        return getattr(error, name, None)
+    except Exception:
+        return None
 
 
 def _text(value: object) -> str:
@@ -127,7 +135,8 @@ def _text(value: object) -> str:
         return "unknown"
 
 
-def _message(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
+    """Return an exception's class and text as one line of a traceback has them."""
     kind = type(error)
     name = kind.__name__
     if kind.__module__ not in _BARE_MODULES:
@@ -136,7 +145,7 @@ def _message(error: BaseException) -> str:
 
 
 def _line(lines: List[str], number: int) -> str:
-    return lines[number - 1].strip() if 0 < number <= len(lines) else ""
+    return lines[number - 1].lstrip() if 0 < number <= len(lines) else ""
 
 
 def _traceback(trace: Optional[TracebackType]) -> str:

@@ -1,4 +1,4 @@
-"""The `plpy` that functions see: logging and quoting as in PL/Python.
+"""The `plpy` that functions see, as PL/Python has it: queries, logging, quoting.
 
 It is also what `import plpy` gives in modules that functions use.
 """
@@ -6,21 +6,39 @@ It is also what `import plpy` gives in modules that functions use.
 from __future__ import annotations
 
 import sys
-import types
-from typing import Any, Callable, Dict, FrozenSet, List, NoReturn, Optional, Tuple
+from typing import Any, Callable, Dict, FrozenSet, List, NoReturn, Optional, Sequence, Tuple, Type, Union
 
 from . import codec
+from . import spi as _spi
+from . import spiexceptions as _spiexceptions
+from .spiexceptions import Error, Fatal, SPIError
 
-_ATTRIBUTES = (
-    "detail",
-    "hint",
-    "query",
-    "schema_name",
-    "table_name",
-    "column_name",
-    "datatype_name",
-    "constraint_name",
-)
+__all__ = [
+    "Error",
+    "Fatal",
+    "SPIError",
+    "commit",
+    "cursor",
+    "debug",
+    "error",
+    "execute",
+    "fatal",
+    "info",
+    "log",
+    "notice",
+    "prepare",
+    "quote_ident",
+    "quote_literal",
+    "quote_nullable",
+    "rollback",
+    "spiexceptions",
+    "subtransaction",
+    "warning",
+]
+_THIS = sys.modules[__name__]
+# What functions see in messages.
+__name__ = "plpy"
+
 _FIELD_KEYS = {
     "message": "M",
     "detail": "D",
@@ -43,25 +61,7 @@ class _Session:
     keywords: FrozenSet[str] = frozenset()
 
 
-class Error(Exception):
-    """An error that a function raises."""
-
-    __module__ = "plpy"
-
-
-class Fatal(Exception):  # noqa: N818 - PL/Python's name
-    """An error that would end a session; a sandbox's word is not taken for that."""
-
-    __module__ = "plpy"
-
-
-class SPIError(Exception):
-    """An error of a query."""
-
-    __module__ = "plpy"
-
-
-spiexceptions = types.ModuleType("plpy.spiexceptions", "A class for each SQLSTATE.")
+spiexceptions = _spiexceptions.module
 
 
 def debug(*args: object, **kwargs: object) -> None:
@@ -105,13 +105,16 @@ def _fields(args: Tuple[object, ...], kwargs: Dict[str, Any]) -> Dict[str, str]:
         # A single argument is not shown as a tuple.
         fields = {"message": str(args[0] if len(args) == 1 else args)}
     except Exception as cause:
-        raise _with_details(Error("could not parse error message in plpy.elog"), {}) from cause
+        raised = Error("could not parse error message in plpy.elog")
+        raised.sqlstate = "XX000"
+        raise raised from cause
     for name, value in kwargs.items():
         if name not in _FIELD_KEYS:
             raise TypeError("'%s' is an invalid keyword argument for this function" % name)
         if name == "message" and args:
             raise TypeError("argument 'message' given by name and position")
-        fields[name] = str(value)
+        if value is not None or name == "message":
+            fields[name] = str(value)
     if "sqlstate" in fields and not codec.is_sqlstate(fields["sqlstate"]):
         raise ValueError("invalid SQLSTATE code")
     return fields
@@ -126,16 +129,11 @@ def _log(level: int, args: Tuple[object, ...], kwargs: Dict[str, Any]) -> None:
         _Session.emit(level, keyed)
 
 
-def _with_details(raised: Exception, fields: Dict[str, str]) -> Exception:
-    raised.sqlstate = fields.get("sqlstate", "XX000")  # type: ignore[attr-defined]
-    for name in _ATTRIBUTES:
-        setattr(raised, name, fields.get(name))
-    return raised
-
-
-def _raise(kind: Callable[[str], Exception], args: Tuple[object, ...], kwargs: Any) -> NoReturn:
-    fields = _fields(args, kwargs)
-    raise _with_details(kind(fields["message"]), fields)
+def _raise(kind: Union[Type[Error], Type[Fatal]], args: Tuple[object, ...], kwargs: Dict[str, Any]) -> NoReturn:
+    fields = {"sqlstate": "XX000", **_fields(args, kwargs)}
+    raised = kind(fields.pop("message"))
+    vars(raised).update(fields)
+    raise raised
 
 
 def _checked(name: str, value: object, expected: str) -> str:
@@ -170,28 +168,62 @@ def quote_ident(value: str, /) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _unsupported(name: str) -> Callable[..., NoReturn]:
-    def function(*_args: object, **_kwargs: object) -> NoReturn:
-        raise _with_details(Error("plpy.%s is not supported yet" % name), {"sqlstate": "0A000"})
-
-    function.__name__ = function.__qualname__ = name
-    return function
+def prepare(query: str, types: Sequence[str] = (), /) -> _spi.PLyPlan:
+    """Prepare a query whose parameters $1, $2 ... have these types."""
+    return _spi.prepare(_checked("prepare", query, "str"), types)
 
 
-execute = _unsupported("execute")
-prepare = _unsupported("prepare")
-cursor = _unsupported("cursor")
-subtransaction = _unsupported("subtransaction")
-commit = _unsupported("commit")
-rollback = _unsupported("rollback")
+def execute(query: Union[str, _spi.PLyPlan], values: Any = _spi.NO_VALUES, limit: Any = None, /) -> _spi.PLyResult:
+    """Execute a query, `execute(query, limit)`, or a plan, `execute(plan, values, limit)`."""
+    if isinstance(query, _spi.PLyPlan):
+        return query.execute(values, 0 if limit is None else limit)
+    if isinstance(query, str) and limit is None:
+        if values is _spi.NO_VALUES:
+            return _spi.execute(query, 0)
+        if hasattr(type(values), "__index__"):
+            return _spi.execute(query, values)
+    raise Error("plpy.execute expected a query or a plan")
 
 
-def _connect(emit: Callable[[int, codec.Fields], None]) -> None:
-    """Make this the module `plpy`, whose logs go to `emit`."""
+def cursor(query: Union[str, _spi.PLyPlan], values: Any = _spi.NO_VALUES, /) -> _spi.PLyCursor:
+    """Open a cursor of a query, `cursor(query)`, or of a plan, `cursor(plan, values)`."""
+    if isinstance(query, _spi.PLyPlan):
+        return query.cursor(values)
+    if isinstance(query, str) and values is _spi.NO_VALUES:
+        return _spi.open_cursor(query)
+    raise Error("plpy.cursor expected a query or a plan")
+
+
+def subtransaction() -> _spi.PLySubtransaction:
+    """Return a context manager: what is executed within it is rolled back when an exception leaves it."""
+    return _spi.subtransaction()
+
+
+def commit() -> None:
+    """Commit the transaction; in procedures and DO blocks."""
+    _spi.commit()
+
+
+def rollback() -> None:
+    """Roll the transaction back; in procedures and DO blocks."""
+    _spi.rollback()
+
+
+def _connect(emit: Callable[[int, codec.Fields], None], loop: Any) -> None:
+    """Make this the module `plpy`, whose logs go to `emit` and whose queries go through `loop`."""
     _Session.emit = emit
-    sys.modules["plpy"] = sys.modules[__name__]
+    _spi.connect(loop)
+    sys.modules["plpy"] = _THIS
     sys.modules["plpy.spiexceptions"] = spiexceptions
 
 
 def _set_keywords(keywords: List[str]) -> None:
     _Session.keywords = frozenset(keywords)
+
+
+def _set_features(features: int) -> None:
+    _spi.agree(features)
+
+
+def __dir__() -> List[str]:
+    return __all__

@@ -76,9 +76,11 @@ class Runtime:
         # Sixteen fields of characters of four bytes each fit then.
         self._field_limit = min(errors.FIELD_LIMIT, limit // 128)
         plpy._set_keywords(ping.keywords)
+        features = ping.features & codec.FEATURES
+        plpy._set_features(features)
         reply = codec.PingReply(
             codec.VERSION,
-            ping.features & codec.FEATURES,
+            features,
             codec.MAX_FRAME_DEFAULT,
             "python %d.%d.%d" % sys.version_info[:3],
             self.loop.name,
@@ -173,7 +175,7 @@ def main() -> NoReturn:
     runtime = Runtime()
     signal.signal(signal.SIGINT, runtime.interrupt)
     os.register_at_fork(after_in_child=runtime.loop.disown)
-    plpy._connect(runtime.emit)
+    plpy._connect(runtime.emit, runtime.loop)
     _set_main_module()
     _warm_up()
     gc.collect()
