@@ -7,6 +7,7 @@
 #include "plcontainer.h"
 
 #include "access/htup_details.h"
+#include "access/xact.h"
 #include "catalog/pg_type.h"
 #include "commands/event_trigger.h"
 #include "commands/trigger.h"
@@ -17,6 +18,7 @@
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
 #include "utils/rel.h"
+#include "utils/resowner.h"
 #include "utils/tuplestore.h"
 
 /* A sandbox begins with 64 rows; batches then grow up to these. */
@@ -47,7 +49,7 @@ typedef struct plc_job
 {
 	plc_call	call;
 	plc_function *function;
-	plc_write_call write;		/* NULL: the next batch of `set` is asked for */
+	plc_write_call write;		/* NULL: the next batch of `set` is asked for, or a check if there is none */
 	void	   *argument;
 	plc_message answer;
 	void		(*read) (struct plc_job *job, plc_reader *reader, const plc_frame *frame);
@@ -106,6 +108,11 @@ exchange(plc_job *job)
 	{
 		plc_channel_begin(call, job->function);
 		plc_channel_call(call, job->write, job->argument);
+	}
+	else if (job->set == NULL)
+	{
+		plc_channel_begin(call, job->function);
+		plc_channel_check(call);
 	}
 	else
 		plc_channel_resume(call, job->function, job->set->lease, job->set->id, job->set->rows, BATCH_BYTES);
@@ -201,15 +208,74 @@ plc_call_block(const char *source, bool nonatomic)
 {
 	plc_job		job = {
 		.call.nonatomic = nonatomic,
-		.function = plc_function_of_block(source),
+		.function = plc_function_of_source("inline_code_block", source, PLC_FUNCTION_INLINE),
 		.write = write_no_arguments,
 		.answer = PLC_RESULT,
 		.read = read_value,
 	};
 
-	/* Dropped as soon as its only call ends. */
-	job.function->replaced = true;
 	perform(&job);
+}
+
+/* --- the check of a body ------------------------------------------------------------- */
+
+/*
+ * The sandbox in which a body can be checked, or NULL. To have none must keep nobody from
+ * creating functions: a warning says why.
+ */
+static plc_lease *
+find_checker(const char *runtime)
+{
+	MemoryContext context = CurrentMemoryContext;
+	ResourceOwner owner = CurrentResourceOwner;
+	plc_lease  *volatile lease = NULL;
+
+	BeginInternalSubTransaction(NULL);
+	MemoryContextSwitchTo(context);
+	PG_TRY();
+	{
+		lease = plc_lease_get(runtime);
+		ReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+	}
+	PG_CATCH();
+	{
+		ErrorData  *error;
+
+		MemoryContextSwitchTo(context);
+		error = CopyErrorData();
+		FlushErrorState();
+		RollbackAndReleaseCurrentSubTransaction();
+		MemoryContextSwitchTo(context);
+		CurrentResourceOwner = owner;
+		if (error->sqlerrcode == ERRCODE_QUERY_CANCELED)
+			ReThrowError(error);
+		ereport(WARNING,
+				(errcode(error->sqlerrcode),
+				 errmsg("function body was not checked: %s", error->message),
+				 error->detail != NULL ? errdetail_internal("%s", error->detail) : 0));
+	}
+	PG_END_TRY();
+	return lease;
+}
+
+/* Lets the runtime say what is wrong with a body, if it can. */
+void
+plc_call_check(const char *name, const char *source)
+{
+	plc_job		job = {
+		.function = plc_function_of_source(name, source, 0),
+		.answer = PLC_RESULT,
+		.read = read_value,
+	};
+	plc_lease  *lease = find_checker(job.function->runtime);
+
+	job.function->lease = lease;
+	if (lease != NULL && (lease->features & PLC_FEATURE_CHECKS) != 0)
+		perform(&job);
+	else
+		plc_function_drop(job.function);
 }
 
 /* --- sets ------------------------------------------------------------------------------ */

@@ -672,6 +672,25 @@ plc_channel_call(plc_call *call, plc_write_call write, void *argument)
 	note_registration(lease, function);
 }
 
+/* Has the sandbox compile a function, and nothing more. */
+void
+plc_channel_check(plc_call *call)
+{
+	plc_lease  *lease = call->lease;
+	plc_writer *out = &lease->buffers.out;
+
+	plc_writer_reset(out);
+	plc_frame_begin(out, ++lease->call_id, PLC_CHECK, 0);
+	plc_write_u32(out, call->function->flags);
+	plc_write_server_text(out, call->function->name, strlen(call->function->name));
+	plc_write_server_text(out, call->function->source, strlen(call->function->source));
+	plc_frame_end(out);
+	call->id = lease->call_id;
+	call->is_open = true;
+	if (!send_output(lease))
+		plc_lease_lost(lease);
+}
+
 /* Asks for the next batch of a set: the call that began it is continued under its id. */
 void
 plc_channel_resume(plc_call *call, plc_function *function, plc_lease *lease, uint32 id,

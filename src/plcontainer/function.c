@@ -255,8 +255,10 @@ plc_function_check(HeapTuple procedure, bool check_body)
 	uint32		flags = 0;
 
 	check_signature(procedure);
-	if (check_body)
-		parse_container_line(procedure_source(procedure), runtime, &flags);
+	if (!check_body)
+		return;
+	parse_container_line(procedure_source(procedure), runtime, &flags);
+	plc_call_check(NameStr(((Form_pg_proc) GETSTRUCT(procedure))->proname), procedure_source(procedure));
 }
 
 /* --- variants ------------------------------------------------------------------ */
@@ -555,18 +557,19 @@ plc_function_get(FunctionCallInfo fcinfo, struct plc_set ***set)
 	return site->function;
 }
 
-/* The function of a DO block. Whoever asks for it drops it. */
+/* A function without arguments or a place in the catalog. It goes with its only call. */
 plc_function *
-plc_function_of_block(const char *source)
+plc_function_of_source(const char *name, const char *source, uint32 flags)
 {
 	MemoryContext context = AllocSetContextCreate(CurrentMemoryContext, "PL/Container block",
 												  ALLOCSET_SMALL_SIZES);
 	plc_function *function = MemoryContextAllocZero(context, sizeof(plc_function));
 
 	function->context = context;
-	function->name = "inline_code_block";
+	function->name = MemoryContextStrdup(context, name);
 	function->source = MemoryContextStrdup(context, source);
-	function->flags = PLC_FUNCTION_INLINE;
+	function->flags = flags;
+	function->replaced = true;
 	parse_container_line(function->source, function->runtime, &function->flags);
 	function->result_oid = VOIDOID;
 	plc_type_init(&function->result, VOIDOID, -1, true, context);

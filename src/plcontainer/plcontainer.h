@@ -188,7 +188,7 @@ extern int	plc_spin_us;
 
 /* function.c */
 extern plc_function *plc_function_get(FunctionCallInfo fcinfo, struct plc_set ***set);
-extern plc_function *plc_function_of_block(const char *source);
+extern plc_function *plc_function_of_source(const char *name, const char *source, uint32 flags);
 extern void plc_function_release(plc_function *function);
 extern void plc_function_drop(plc_function *function);
 extern void plc_function_check(HeapTuple procedure, bool check_body);
@@ -197,6 +197,7 @@ extern void plc_functions_init(void);
 /* call.c */
 extern Datum plc_call_function(FunctionCallInfo fcinfo);
 extern void plc_call_block(const char *source, bool nonatomic);
+extern void plc_call_check(const char *name, const char *source);
 
 /* lease.c */
 extern plc_lease *plc_lease_get(const char *runtime);
@@ -217,6 +218,7 @@ extern void plc_channel_begin(plc_call *call, plc_function *function);
 extern void plc_channel_call(plc_call *call, plc_write_call write, void *argument);
 extern void plc_channel_resume(plc_call *call, plc_function *function, plc_lease *lease, uint32 id,
 							   uint32 rows, uint32 bytes);
+extern void plc_channel_check(plc_call *call);
 extern void plc_channel_answer(plc_call *call, plc_message expected, plc_frame *frame);
 extern void plc_channel_end(plc_call *call);
 extern void plc_channel_abandon(plc_call *call);
