@@ -52,6 +52,7 @@ typedef struct plc_request
 {
 	plc_call   *call;
 	plc_reader *reader;
+	uint8		type;			/* PLC_SQL or PLC_SUBTRANSACTION */
 	uint8		verb;
 } plc_request;
 
@@ -652,27 +653,14 @@ connect_spi(plc_call *call)
 		SPI_register_trigger_data((TriggerData *) call->trigger);
 }
 
-/* Serves a request that changes nothing which a subtransaction would have to undo. */
-static bool
-serve_directly(plc_request *request)
-{
-	switch (request->verb)
-	{
-		case PLC_SQL_CLOSE:
-			close_portal(request);
-			return true;
-		case PLC_SQL_COMMIT:
-		case PLC_SQL_ROLLBACK:
-			end_transaction(request);
-			return true;
-		default:
-			return false;
-	}
-}
-
 static void
 serve_statement(plc_request *request)
 {
+	if (request->type == PLC_SUBTRANSACTION)
+	{
+		serve_subtransaction(request);
+		return;
+	}
 	switch (request->verb)
 	{
 		case PLC_SQL_EXECUTE:
@@ -692,6 +680,13 @@ serve_statement(plc_request *request)
 			break;
 		case PLC_SQL_FETCH:
 			fetch_rows(request);
+			break;
+		case PLC_SQL_CLOSE:
+			close_portal(request);
+			break;
+		case PLC_SQL_COMMIT:
+		case PLC_SQL_ROLLBACK:
+			end_transaction(request);
 			break;
 		default:
 			plc_channel_violation(request->call->lease, "It sent an unknown request");
@@ -721,46 +716,38 @@ answer_with_error(plc_call *call, ErrorData *error)
 	write_error(call, error);
 }
 
-static void
-serve_in_subtransaction(plc_request *request)
+/* Whether a request needs a subtransaction of its own: those that end one can't have it. */
+static bool
+needs_subtransaction(const plc_request *request)
 {
-	plc_call   *call = request->call;
-	MemoryContext context = CurrentMemoryContext;
-	ResourceOwner owner = CurrentResourceOwner;
-
-	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(context);
-	PG_TRY();
-	{
-		serve_statement(request);
-		ReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-	}
-	PG_CATCH();
-	{
-		ErrorData  *error;
-
-		MemoryContextSwitchTo(context);
-		error = CopyErrorData();
-		FlushErrorState();
-		RollbackAndReleaseCurrentSubTransaction();
-		MemoryContextSwitchTo(context);
-		CurrentResourceOwner = owner;
-		answer_with_error(call, error);
-	}
-	PG_END_TRY();
+	return request->type == PLC_SQL && request->verb != PLC_SQL_CLOSE &&
+		request->verb != PLC_SQL_COMMIT && request->verb != PLC_SQL_ROLLBACK;
 }
 
+/* Serves a request. Its error is undone and becomes the answer. */
 static void
 serve(plc_request *request)
 {
 	MemoryContext context = CurrentMemoryContext;
-	bool		served = false;
+	ResourceOwner owner = CurrentResourceOwner;
+	volatile bool in_subtransaction = false;
 
 	PG_TRY();
 	{
-		served = serve_directly(request);
+		if (needs_subtransaction(request))
+		{
+			BeginInternalSubTransaction(NULL);
+			in_subtransaction = true;
+			MemoryContextSwitchTo(context);
+		}
+		serve_statement(request);
+		if (in_subtransaction)
+		{
+			ReleaseCurrentSubTransaction();
+			in_subtransaction = false;
+			MemoryContextSwitchTo(context);
+			CurrentResourceOwner = owner;
+		}
 	}
 	PG_CATCH();
 	{
@@ -769,12 +756,15 @@ serve(plc_request *request)
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		FlushErrorState();
+		if (in_subtransaction)
+		{
+			RollbackAndReleaseCurrentSubTransaction();
+			MemoryContextSwitchTo(context);
+			CurrentResourceOwner = owner;
+		}
 		answer_with_error(request->call, error);
-		served = true;
 	}
 	PG_END_TRY();
-	if (!served)
-		serve_in_subtransaction(request);
 }
 
 /* Serves one request of a call and answers it. */
@@ -783,7 +773,7 @@ plc_spi_request(plc_call *call, const plc_frame *frame)
 {
 	MemoryContext caller = CurrentMemoryContext;
 	plc_reader	reader;
-	plc_request request = {.call = call, .reader = &reader};
+	plc_request request = {.call = call, .reader = &reader, .type = frame->header.type};
 
 	plc_reader_init(&reader, frame->payload, frame->header.length);
 	request.verb = plc_read_u8(&reader);
@@ -797,10 +787,7 @@ plc_spi_request(plc_call *call, const plc_frame *frame)
 	else
 	{
 		call->waits = true;
-		if (frame->header.type == PLC_SUBTRANSACTION)
-			serve_subtransaction(&request);
-		else
-			serve(&request);
+		serve(&request);
 		plc_channel_reply(call);
 		call->waits = false;
 	}
