@@ -14,6 +14,7 @@
 #include "executor/executor.h"
 #include "funcapi.h"
 #include "miscadmin.h"
+#include "portability/instr_time.h"
 #include "utils/builtins.h"
 #include "utils/lsyscache.h"
 #include "utils/memutils.h"
@@ -126,13 +127,29 @@ exchange(plc_job *job)
 	plc_channel_end(call);
 }
 
+static void
+count(const plc_job *job, instr_time begin, bool has_failed)
+{
+	instr_time	spent;
+
+	if (job->function->statistics == NULL)
+		return;
+	INSTR_TIME_SET_CURRENT(spent);
+	INSTR_TIME_SUBTRACT(spent, begin);
+	plc_statistics_count(job->function->statistics, &job->call, job->write != NULL ? 1 : 0,
+						 has_failed ? 0 : job->set != NULL ? job->set->left : 1, has_failed ? 1 : 0,
+						 INSTR_TIME_GET_MICROSEC(spent));
+}
+
 /* Makes an exchange. An error leaves the sandbox fit for the next, or drops it. */
 static void
 perform(plc_job *job)
 {
 	plc_function *function = job->function;
 	ErrorContextCallback context;
+	instr_time	begin;
 
+	INSTR_TIME_SET_CURRENT(begin);
 	push_context(&context, function_context, function);
 	function->uses++;
 	PG_TRY();
@@ -141,12 +158,14 @@ perform(plc_job *job)
 	}
 	PG_CATCH();
 	{
+		count(job, begin, true);
 		plc_spi_abandon(&job->call);
 		plc_channel_abandon(&job->call);
 		plc_function_release(function);
 		PG_RE_THROW();
 	}
 	PG_END_TRY();
+	count(job, begin, false);
 	plc_function_release(function);
 	pop_context(&context);
 }

@@ -262,6 +262,8 @@ send_output(plc_lease *lease)
 	struct msghdr message = {.msg_iov = vectors};
 
 	message.msg_iovlen = gather_output(&lease->buffers.out, vectors);
+	if (lease->call != NULL)
+		lease->call->sent += lease->buffers.out.length + lease->buffers.out.spliced;
 	lease->sending = true;
 	while (message.msg_iovlen > 0)
 	{
@@ -778,6 +780,7 @@ receive_answer(plc_lease *lease, plc_frame *frame)
 		plc_lease_lost(lease);
 	if (error != NULL)
 		plc_channel_violation(lease, error);
+	lease->call->received += PLC_HEADER_SIZE + frame->header.length;
 }
 
 /*

@@ -408,6 +408,7 @@ make_function(HeapTuple procedure, const variant_key *key, MemoryContext context
 	function->source = procedure_source(procedure);
 	function->read_only = form->provolatile != PROVOLATILE_VOLATILE;
 	parse_container_line(function->source, function->runtime, &function->flags);
+	function->statistics = plc_statistics_of(form->oid);
 	function->flags |= (form->proretset ? PLC_FUNCTION_SET : 0) |
 		(key->relation != NULL ? PLC_FUNCTION_TRIGGER : 0) |
 		(form->prorettype == EVENT_TRIGGEROID ? PLC_FUNCTION_EVENT_TRIGGER : 0) |

@@ -611,6 +611,23 @@ plc_lease_lost(plc_lease *lease)
 	pg_unreachable();
 }
 
+/* A connection on which the server knows this session, -1: none. */
+int
+plc_lease_connection(void)
+{
+	HASH_SEQ_STATUS scan;
+	plc_lease  *lease;
+
+	hash_seq_init(&scan, leases);
+	while ((lease = hash_seq_search(&scan)) != NULL)
+		if (lease->control >= 0)
+		{
+			hash_seq_term(&scan);
+			return lease->control;
+		}
+	return -1;
+}
+
 /* --- what else is done with all of them ---------------------------------- */
 
 /* A function was replaced or dropped: sandboxes may free it. */

@@ -66,6 +66,7 @@ _PG_init(void)
 
 	plc_functions_init();
 	plc_leases_init();
+	plc_statistics_init();
 }
 
 Datum

@@ -8,6 +8,7 @@
  * lease.c			the lease conversation: how a sandbox is had and given back
  * channel.c		the data conversation: frames to and from a sandbox
  * spi.c			SQL and subtransactions that a running function asks for
+ * statistics.c		what functions have cost
  * typeio.c			values of PostgreSQL to values of the protocol, and back
  *
  * SPDX-License-Identifier: Apache-2.0
@@ -73,6 +74,18 @@ typedef struct plc_type
 struct plc_lease;
 struct plc_set;
 
+/* What was added to a function's costs since the server was told. */
+typedef struct plc_statistics
+{
+	Oid			function;		/* dynahash's key */
+	uint64		calls;
+	uint64		rows;			/* that it returned */
+	uint64		errors;
+	uint64		sent;			/* bytes to and from sandboxes */
+	uint64		received;
+	uint64		microseconds;	/* until calls were answered, with what they called */
+} plc_statistics;
+
 /*
  * A function as pg_proc has it, ready to be called, for one way to call it: a
  * polymorphic function has one of these per set of types, one that returns record per
@@ -99,6 +112,7 @@ typedef struct plc_function
 	Oid			relation;		/* of a trigger function, else InvalidOid */
 	plc_type	row;			/* of a trigger function: its table's, as it is sent; result is as it is read */
 	int			uses;			/* calls in progress */
+	plc_statistics *statistics; /* NULL for what the catalog does not have */
 	bool		replaced;		/* to be freed when the last use ends */
 	struct plc_lease *lease;	/* the one of the latest call: a shortcut */
 	MemoryContext context;
@@ -168,6 +182,8 @@ typedef struct plc_call
 	plc_buffers outer_buffers;
 	MemoryContext request_context;	/* of one request for SQL; reset after each */
 	List	   *subtransactions;	/* begun by the function, innermost first */
+	uint64		sent;			/* bytes */
+	uint64		received;
 	List	   *cursors;		/* names of portals that are pinned while the call runs */
 	void	   *trigger;		/* TriggerData, for transition tables */
 } plc_call;
@@ -205,6 +221,7 @@ extern void plc_lease_tend(plc_lease *lease);
 extern void plc_lease_close(plc_lease *lease);
 PLC_NORETURN extern void plc_lease_lost(plc_lease *lease);
 extern void plc_lease_ended(plc_lease *lease, int level);
+extern int	plc_lease_connection(void);
 extern void plc_leases_init(void);
 extern void plc_leases_list(ReturnSetInfo *rsinfo);
 extern void plc_leases_forget(uint32 function_id);
@@ -230,6 +247,13 @@ PLC_NORETURN extern void plc_channel_violation(plc_lease *lease, const char *wha
 extern void *plc_resize_memory(void *data, size_t capacity);
 PLC_NORETURN extern void plc_report_error(const plc_fields *fields, int default_sqlstate);
 extern char *plc_text_to_server(plc_span span);
+
+/* statistics.c */
+extern void plc_statistics_init(void);
+extern plc_statistics *plc_statistics_of(Oid function);
+extern void plc_statistics_count(plc_statistics *statistics, const plc_call *call, uint64 calls,
+								 uint64 rows, uint64 errors, uint64 microseconds);
+extern void plc_statistics_tell(void);
 
 /* spi.c */
 extern void plc_spi_request(plc_call *call, const plc_frame *frame);

@@ -65,7 +65,10 @@ typedef enum plc_message
 	PLC_GRANT = 33,
 	PLC_RECLAIM = 34,
 	PLC_RECLAIMED = 35,
-	PLC_EXITED = 36
+	PLC_EXITED = 36,
+	PLC_QUERY = 37,
+	PLC_ANSWER = 38,
+	PLC_STATISTICS = 39
 } plc_message;
 
 typedef enum plc_kind
