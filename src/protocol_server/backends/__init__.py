@@ -1,4 +1,4 @@
-"""What isolates a sandbox, behind one interface: Docker today; namespaces, gVisor or Kubernetes may follow.
+"""What isolates a sandbox, behind one interface: Docker, with gVisor where a runtime asks for it, or plain namespaces.
 
 A backend knows nothing of leases, roles or pools. It names a sandbox by its id alone, so that a server that was
 restarted finds sandboxes again without having remembered anything.
@@ -18,7 +18,10 @@ from protocol_server.config import Runtime, ServerConfig
 from protocol_server.logs import Log
 
 ENTRY_POINT_GROUP: Final = "caisson.protocol_server.backends"
-_BUILT_IN: Final = {"docker": "protocol_server.backends.docker:DockerBackend"}
+_BUILT_IN: Final = {
+    "docker": "protocol_server.backends.docker:DockerBackend",
+    "process": "protocol_server.backends.process:ProcessBackend",
+}
 
 
 @dataclass(frozen=True)

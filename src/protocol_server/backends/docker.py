@@ -9,18 +9,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import signal
 from collections.abc import Callable
 from typing import Any, Final
 
 from protocol_server.backends import Backend, Connections, Exit
 from protocol_server.backends.docker_api import DockerApi, DockerError, DockerSilentError
+from protocol_server.backends.exits import describe_exit
 from protocol_server.backends.rendezvous import SOCKET_NAME, Rendezvous, remove_directory, sandboxes_directory
 from protocol_server.cgroup import MemoryCounters, MemoryEvents
 from protocol_server.config import Runtime, ServerConfig
 from protocol_server.errors import (
-    SQLSTATE_CONNECTION_FAILURE,
-    SQLSTATE_OUT_OF_MEMORY,
     SQLSTATE_SYSTEM_ERROR,
     SQLSTATE_UNDEFINED_FILE,
     BackendUnavailableError,
@@ -28,6 +26,7 @@ from protocol_server.errors import (
 )
 from protocol_server.logs import Log
 from protocol_server.process import Watch
+from protocol_server.runtimes import DeviceRequest, Mount
 
 MIB: Final = 1024 * 1024
 SANDBOX_RUN_DIRECTORY: Final = "/run/caisson"
@@ -36,12 +35,13 @@ LABEL_INSTANCE: Final = "caisson.instance"
 LABEL_SANDBOX: Final = "caisson.sandbox"
 LABEL_RUNTIME: Final = "caisson.runtime"
 LABEL_MEMORY: Final = "caisson.memory_mb"
+#: Docker's name for what runs a container, by a runtime's isolation.
+ISOLATION_RUNTIMES: Final = {"default": "", "gvisor": "runsc"}
 _LOG_TAIL_LINES: Final = 20
 _LOG_TAIL_CHARACTERS: Final = 4000
 #: A backend must hear of a death within a second; Docker's exit status usually follows in 20 ms.
 _EXIT_STATUS_WAIT_S: Final = 0.5
 _LATE_CREATION_S: Final = 10.0
-_SIGKILL_STATUS: Final = 128 + signal.SIGKILL
 
 
 def container_name(sandbox: str) -> str:
@@ -97,32 +97,44 @@ def container_config(config: ServerConfig, runtime: Runtime, sandbox: str) -> di
                     "Target": runtime_directory,
                     "ReadOnly": True,
                 },
+                *map(_mount, runtime.mounts),
             ],
+            "DeviceRequests": [_device_request(request) for request in runtime.device_requests],
+            # Empty: Docker's default.
+            "Runtime": ISOLATION_RUNTIMES[runtime.isolation],
             "CgroupParent": config.cgroup_parent,
-            "LogConfig": {
-                "Type": "json-file",
-                "Config": {"max-size": f"{config.sandbox_log_mb}m", "max-file": str(config.sandbox_log_files)},
-            },
+            "LogConfig": _log_config(config, runtime),
             "RestartPolicy": {"Name": "no"},
         },
     }
 
 
-def describe_exit(status: int | None, memory_kill: bool, limit_hit: bool, memory_mb: int | None) -> Exit:
-    """What to tell a backend of a container that ended with `status` (None: not known)."""
-    if memory_kill and status in (None, _SIGKILL_STATUS):
-        if not limit_hit:
-            return Exit("was killed because the host ran out of memory", SQLSTATE_OUT_OF_MEMORY)
-        limit = f" of {memory_mb} MB" if memory_mb is not None else ""
-        return Exit(f"exceeded its memory limit{limit}", SQLSTATE_OUT_OF_MEMORY)
-    if status is None:
-        return Exit("ended, and Docker did not say how", SQLSTATE_CONNECTION_FAILURE)
-    try:
-        # Docker follows the shell: 128 + signal.
-        name = signal.Signals(status - 128).name.removeprefix("SIG")
-    except ValueError:
-        return Exit(f"exited with status {status}", SQLSTATE_CONNECTION_FAILURE)
-    return Exit(f"terminated by signal {name}", SQLSTATE_CONNECTION_FAILURE)
+def _mount(mount: Mount) -> dict[str, Any]:
+    # Nothing of what a sandbox mounts beneath is seen on the host, and the other way round.
+    options = {"Propagation": "private"}
+    return {
+        "Type": "bind",
+        "Source": mount.host,
+        "Target": mount.container,
+        "ReadOnly": not mount.writable,
+        "BindOptions": options,
+    }
+
+
+def _device_request(request: DeviceRequest) -> dict[str, Any]:
+    return {
+        "Driver": request.driver,
+        "Count": -1 if request.all else 0,
+        "DeviceIDs": list(request.ids),
+        "Capabilities": [list(request.capabilities)],
+    }
+
+
+def _log_config(config: ServerConfig, runtime: Runtime) -> dict[str, Any]:
+    if not runtime.container_logging:
+        return {"Type": "none", "Config": {}}
+    limits = {"max-size": f"{config.sandbox_log_mb}m", "max-file": str(config.sandbox_log_files)}
+    return {"Type": "json-file", "Config": limits}
 
 
 class _Container:

@@ -207,7 +207,7 @@ def test_death_while_docker_is_away(flaky: tuple[Daemon, DockerProxy]) -> None:
         one.wait_event("docker_down")
         began = time.monotonic()
         os.kill(pid, signal.SIGKILL)
-        assert backend.exited() == (backend.sandbox, "ended, and Docker did not say how", "08006")
+        assert backend.exited() == (backend.sandbox, "ended, and its exit status was not told", "08006")
         assert time.monotonic() - began < 1.2
     proxy.up()
     eventually(lambda: not one.containers(), "removed when Docker is back")

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from protocol_server.backends import Exit
-from protocol_server.backends.docker import container_config, describe_exit
+from protocol_server.backends.docker import container_config
+from protocol_server.backends.exits import describe_exit
 from protocol_server.backends.docker_api import demultiplex
 from protocol_server.cgroup import MemoryCounters, MemoryEvents, memory_directory, parse_memory_events
 from protocol_server.logs import Log
@@ -78,7 +79,7 @@ def test_memory_counters_of_files(tmp_path: Path) -> None:
         (3, False, False, Exit("exited with status 3", "08006")),
         (0, False, False, Exit("exited with status 0", "08006")),
         (255, False, False, Exit("exited with status 255", "08006")),
-        (None, False, False, Exit("ended, and Docker did not say how", "08006")),
+        (None, False, False, Exit("ended, and its exit status was not told", "08006")),
         (137, True, True, Exit("exceeded its memory limit of 512 MB", "53200")),
         (None, True, True, Exit("exceeded its memory limit of 512 MB", "53200")),
         (137, True, False, Exit("was killed because the host ran out of memory", "53200")),
