@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from protocol_server.backends import Backend, Connections, Exit
+from protocol_server.caps import RoleCaps
 from protocol_server.config import Config, Runtime
 from protocol_server.errors import (
     SQLSTATE_CANNOT_CONNECT_NOW,
@@ -48,12 +49,16 @@ class State(enum.Enum):
 
 @dataclass(eq=False)
 class Sandbox:
-    """One sandbox. `connections` is there from READY until the backend has them; `runtime` as it was at the start."""
+    """One sandbox. `connections` is there from READY until the backend has them; `definition` as it was at the start.
+
+    `role` is there from LEASED on: whose place it takes until it is gone.
+    """
 
     id: str
     runtime: str
     definition: Runtime | None
     state: State
+    role: str | None = None
     connections: Connections | None = None
     ready_at: float = 0.0
     exit: Exit | None = None
@@ -94,11 +99,13 @@ class Sandboxes:
         self._config = config.server
         self._backend = backend
         self._log = log
+        self._caps = RoleCaps(config.server)
         self._pools = {name: _Pool(runtime) for name, runtime in config.runtimes.items()}
         self._all: dict[str, Sandbox] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._timers: dict[Callable[[], None], asyncio.TimerHandle] = {}
         self._starts = 0
+        self._draining = False
         self._closing = False
 
     def __contains__(self, sandbox: object) -> bool:
@@ -106,6 +113,11 @@ class Sandboxes:
 
     def __len__(self) -> int:
         return len(self._all)
+
+    @property
+    def waiting(self) -> int:
+        """How many requests wait for a sandbox or for a place of their role."""
+        return self._caps.waiting + sum(len(pool.waiters) for pool in self._pools.values())
 
     def count(self, state: State) -> int:
         """How many sandboxes are in `state`."""
@@ -118,15 +130,33 @@ class Sandboxes:
             raise _unknown_runtime(name, self._pools)
         return pool.runtime
 
-    async def acquire(self, name: str) -> tuple[Sandbox, bool]:
+    async def acquire(self, name: str, role: str) -> tuple[Sandbox, bool]:
         """A sandbox of a runtime for a new lease, and whether it was warm. Raises LeaseError when there is none.
 
         When the caller is cancelled, a sandbox that was about to be given to it goes back: it was never used.
         """
         self.runtime(name)
-        pool = self._pools[name]
+        self._check_open()
+        await self._caps.enter(role, self._queued())
+        try:
+            sandbox, warm = await self._acquire(name)
+        except BaseException:
+            self._caps.leave(role)
+            raise
+        sandbox.role = role
+        return sandbox, warm
+
+    def _check_open(self) -> None:
         if self._closing:
             raise LeaseError(SQLSTATE_CANNOT_CONNECT_NOW, "the protocol server is shutting down")
+        if self._draining:
+            raise _drained()
+
+    async def _acquire(self, name: str) -> tuple[Sandbox, bool]:
+        # Both may have changed while a place was waited for.
+        self.runtime(name)
+        self._check_open()
+        pool = self._pools[name]
         pool.last_lease = time.monotonic()
         if not pool.waiters:
             while pool.ready:
@@ -160,12 +190,12 @@ class Sandboxes:
     async def _wait_bounded(self, pool: _Pool, future: asyncio.Future[Sandbox]) -> None:
         """Return once `future` is done. Raises LeaseError when the queue is full or the wait was too long."""
         limit = self._config
-        # Those that are being removed make room for as many of the queue.
-        queued = sum(other.unserved for other in self._pools.values()) - self.count(State.STOPPING)
-        if self._full() and not future.done() and queued > limit.queue_length:
-            raise self._too_many(f"{limit.queue_length} requests are waiting already (queue_length).")
+        full = self._full() or self._capped(pool)
+        queued = self._queued()
+        if full and not future.done() and queued + self._caps.waiting > limit.queue_length:
+            raise self._too_many(pool, f"{limit.queue_length} requests are waiting already (queue_length).")
         # One whose own start has filled the host up waits for nobody.
-        if self._full() and not future.done() and queued > 0:
+        if full and not future.done() and queued > 0:
             self._log.info("lease_queued", runtime=pool.runtime.id, queued=queued)
         await asyncio.wait((future,), timeout=limit.queue_timeout_s)
         if future.done():
@@ -173,16 +203,23 @@ class Sandboxes:
         # A reload may have put another pool with the same queue in the place of this one.
         starting = self._pools.get(pool.runtime.id, pool).starting
         if list(pool.waiters).index(future) >= starting:
-            raise self._too_many(f"None became free within {limit.queue_timeout_s:g} s (queue_timeout_s).")
+            raise self._too_many(pool, f"None became free within {limit.queue_timeout_s:g} s (queue_timeout_s).")
         # Its sandbox is on its way: starts are bounded by limits of their own.
         limit_s = limit.start_timeout_s + limit.start_retry_s
         await asyncio.wait((future,), timeout=limit_s)
         if not future.done():
             raise self._unavailable(f"No sandbox was started within {limit.queue_timeout_s + limit_s:g} s.")
 
-    def _too_many(self, why: str) -> LeaseError:
+    def _queued(self) -> int:
+        """Requests that wait for others to end: those that are being removed make room for as many."""
+        return max(0, sum(other.unserved for other in self._pools.values()) - self.count(State.STOPPING))
+
+    def _too_many(self, pool: _Pool, why: str) -> LeaseError:
         limit = self._config.max_sandboxes
-        if len(self._all) < limit:
+        if self._capped(pool):
+            limit = pool.runtime.max_sandboxes
+            message = f'too many sandboxes: runtime "{pool.runtime.id}" allows {limit} (its max_sandboxes)'
+        elif len(self._all) < limit:
             limit = self._config.start_concurrency
             message = f"too many sandboxes: {limit} are being started at the same time (start_concurrency)"
         else:
@@ -211,9 +248,10 @@ class Sandboxes:
         else:
             self.retire(sandbox, "given back")
 
-    def adopt(self, sandbox_id: str, runtime: str) -> Sandbox:
-        """Take over a leased sandbox that an earlier server started; it counts against the cap."""
-        sandbox = Sandbox(sandbox_id, runtime, None, State.LEASED)
+    def adopt(self, sandbox_id: str, runtime: str, role: str) -> Sandbox:
+        """Take over a leased sandbox that an earlier server started; it counts against the caps."""
+        sandbox = Sandbox(sandbox_id, runtime, None, State.LEASED, role)
+        self._caps.adopt(role)
         self._all[sandbox_id] = sandbox
         sandbox.watch = self._spawn(self._watch(sandbox))
         return sandbox
@@ -252,6 +290,8 @@ class Sandboxes:
         if sandbox.watch is not None and sandbox.watch is not asyncio.current_task():
             sandbox.watch.cancel()
         del self._all[sandbox.id]
+        if sandbox.role is not None:
+            self._caps.leave(sandbox.role)
         duration = round((time.monotonic() - began) * 1000, 1)
         level = "debug" if why == "start failed" else "info"
         self._log.write(
@@ -262,6 +302,7 @@ class Sandboxes:
     def apply(self, config: Config) -> None:
         """Use another configuration: warm sandboxes of changed runtimes are replaced, leased ones are left alone."""
         self._config = config.server
+        self._caps.configure(config.server)
         pools: dict[str, _Pool] = {}
         for name, runtime in config.runtimes.items():
             pool = self._pools.pop(name, None)
@@ -293,17 +334,36 @@ class Sandboxes:
         self._call_later(0.0, self._shrink)
         return new
 
+    @property
+    def draining(self) -> bool:
+        """Whether new leases are refused."""
+        return self._draining
+
+    def drain(self) -> None:
+        """Refuse new leases, also those that wait, and remove what is warm. Leases go on."""
+        self._draining = True
+        self._refuse_waiters(_drained())
+        for pool in self._pools.values():
+            for sandbox in tuple(pool.ready):
+                self.retire(sandbox, "drained")
+
+    def undrain(self) -> None:
+        """Grant leases again."""
+        self._draining = False
+        self._pump()
+
+    def _refuse_waiters(self, error: LeaseError) -> None:
+        self._caps.refuse_all(error)
+        for pool in self._pools.values():
+            while pool.waiters:
+                _settle(pool.waiters.popleft(), error)
+
     async def close(self, timeout_s: float) -> None:
         """Remove what is not leased, within `timeout_s`; leased sandboxes are left for the next server."""
         self._closing = True
         for timer in self._timers.values():
             timer.cancel()
-        for pool in self._pools.values():
-            while pool.waiters:
-                _settle(
-                    pool.waiters.popleft(),
-                    LeaseError(SQLSTATE_CANNOT_CONNECT_NOW, "the protocol server is shutting down"),
-                )
+        self._refuse_waiters(LeaseError(SQLSTATE_CANNOT_CONNECT_NOW, "the protocol server is shutting down"))
         for sandbox in tuple(self._all.values()):
             if sandbox.state is State.LEASED:
                 if sandbox.watch is not None:
@@ -332,13 +392,14 @@ class Sandboxes:
                     self._lease(pool, sandbox)
                     waiter.set_result(sandbox)
             # Whoever had these started did not wait for them.
-            while len(pool.ready) > pool.runtime.pool.max:
-                self.retire(pool.ready[-1], "pool is full")
+            while len(pool.ready) > (0 if self._draining else pool.runtime.pool.max):
+                self.retire(pool.ready[-1], "drained" if self._draining else "pool is full")
         # Whoever waits comes before the pools.
         for pool in sorted(self._pools.values(), key=lambda pool: -pool.unserved):
             while pool.unserved and self._starts < self._config.start_concurrency and self._make_room(pool):
                 self._start(pool)
-        if any(pool.unserved for pool in self._pools.values()) or not self._backend.available:
+        waiting = any(pool.unserved and not self._capped(pool) for pool in self._pools.values())
+        if waiting or self._draining or not self._backend.available:
             return
         # Half of the places stay free for leases that find their pool empty.
         places = max(1, self._config.start_concurrency // 2)
@@ -348,15 +409,25 @@ class Sandboxes:
                 self._call_later(pool.retry_at - now, self._pump)
                 continue
             spare = pool.starting - len(pool.waiters)
-            while len(pool.ready) + spare < pool.target and self._starts < places and not self._full():
+            while len(pool.ready) + spare < pool.target and self._starts < places and self._has_room(pool):
                 self._start(pool)
                 spare += 1
 
     def _full(self) -> bool:
         return len(self._all) >= self._config.max_sandboxes
 
+    def _capped(self, pool: _Pool) -> bool:
+        """Whether a runtime has as many sandboxes as it may."""
+        limit = pool.runtime.max_sandboxes
+        return 0 < limit <= sum(1 for sandbox in self._all.values() if sandbox.runtime == pool.runtime.id)
+
+    def _has_room(self, pool: _Pool) -> bool:
+        return not self._full() and not self._capped(pool)
+
     def _make_room(self, pool: _Pool) -> bool:
         """Whether one more sandbox may be started; when not, a warm one of another runtime makes room."""
+        if self._capped(pool):
+            return False
         if not self._full():
             return True
         if any(sandbox.state is State.STOPPING for sandbox in self._all.values()):
@@ -526,6 +597,15 @@ class Sandboxes:
 def _settle(waiter: asyncio.Future[Sandbox], error: LeaseError) -> None:
     if not waiter.done():
         waiter.set_exception(error)
+
+
+def _drained() -> LeaseError:
+    return LeaseError(
+        SQLSTATE_CANNOT_CONNECT_NOW,
+        "this host is drained: it gives no sandboxes to new sessions",
+        detail="Sessions that have one go on.",
+        hint="Try again later, or on another host. `plcontainer undrain` ends it.",
+    )
 
 
 def _unknown_runtime(name: str, existing: Mapping[str, object]) -> LeaseError:

@@ -139,7 +139,7 @@ class Server:
 
     def _adopt_leases(self, leases: list[Lease]) -> None:
         for lease in leases:
-            sandbox = self._sandboxes.adopt(lease.sandbox, lease.runtime)
+            sandbox = self._sandboxes.adopt(lease.sandbox, lease.runtime, lease.role)
             unclaimed = _Unclaimed(lease, sandbox)
             if lease.backend_gone:
                 self._reap(unclaimed, "backend is gone")
@@ -274,7 +274,7 @@ class Server:
 
     async def _acquire(self, request: codec.LeaseRequest, gone: asyncio.Task[None]) -> tuple[Sandbox, bool]:
         """A sandbox, unless the backend goes away first."""
-        wanted = asyncio.create_task(self._sandboxes.acquire(request.runtime))
+        wanted = asyncio.create_task(self._sandboxes.acquire(request.runtime, request.role))
         try:
             await asyncio.wait((wanted, gone), return_when=asyncio.FIRST_COMPLETED)
             if wanted.done():

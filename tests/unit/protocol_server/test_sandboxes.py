@@ -54,7 +54,7 @@ def run(directory: Path, test: Test, *runtimes: Runtime, **settings: Any) -> Non
 def test_pool_is_kept_at_min_and_refilled(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         await world.warm(2)
-        sandbox, warm = await world.sandboxes.acquire("r")
+        sandbox, warm = await world.sandboxes.acquire("r", "alice")
         assert warm
         assert sandbox.state is State.LEASED
         await until(lambda: world.sandboxes.count(State.READY) == 2)
@@ -68,7 +68,7 @@ def test_no_sandbox_is_handed_out_twice(tmp_path: Path) -> None:
         await world.warm(1)
         seen = set()
         for _ in range(20):
-            sandbox, _ = await world.sandboxes.acquire("r")
+            sandbox, _ = await world.sandboxes.acquire("r", "alice")
             assert sandbox.id not in seen
             seen.add(sandbox.id)
             world.sandboxes.retire(sandbox, "released")
@@ -80,7 +80,7 @@ def test_no_sandbox_is_handed_out_twice(tmp_path: Path) -> None:
 def test_without_a_pool_a_sandbox_is_started(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         await world.warm(0)
-        _, warm = await world.sandboxes.acquire("r")
+        _, warm = await world.sandboxes.acquire("r", "alice")
         assert not warm
         assert world.backend.started == 1
 
@@ -90,7 +90,7 @@ def test_without_a_pool_a_sandbox_is_started(tmp_path: Path) -> None:
 def test_pool_grows_under_load_up_to_max_and_shrinks_when_idle(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         await world.warm(1)
-        taken = [(await world.sandboxes.acquire("r"))[0] for _ in range(4)]
+        taken = [(await world.sandboxes.acquire("r", "alice"))[0] for _ in range(4)]
         await until(lambda: world.sandboxes.count(State.READY) == 3, "grown to max")
         assert len(taken) == 4
         await until(lambda: world.sandboxes.count(State.READY) == 1, "shrunk to min")
@@ -102,7 +102,7 @@ def test_pool_grows_under_load_up_to_max_and_shrinks_when_idle(tmp_path: Path) -
 def test_unknown_runtime_lists_what_exists(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         with pytest.raises(LeaseError, match='runtime "nope" does not exist') as caught:
-            await world.sandboxes.acquire("nope")
+            await world.sandboxes.acquire("nope", "alice")
         assert caught.value.sqlstate == "42704"
         assert caught.value.detail == "Runtimes on this host: a, b."
 
@@ -112,11 +112,11 @@ def test_unknown_runtime_lists_what_exists(tmp_path: Path) -> None:
 def test_cap_and_full_queue(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         await world.warm(0)
-        held = [(await world.sandboxes.acquire("r"))[0] for _ in range(2)]
-        waiting = [asyncio.create_task(world.sandboxes.acquire("r")) for _ in range(2)]
+        held = [(await world.sandboxes.acquire("r", "alice"))[0] for _ in range(2)]
+        waiting = [asyncio.create_task(world.sandboxes.acquire("r", "alice")) for _ in range(2)]
         await asyncio.sleep(0)
         with pytest.raises(LeaseError, match=r"this host allows 2 \(max_sandboxes\)") as caught:
-            await world.sandboxes.acquire("r")
+            await world.sandboxes.acquire("r", "alice")
         assert caught.value.sqlstate == "53300"
         assert "queue_length" in caught.value.detail
         for sandbox in held:
@@ -131,9 +131,9 @@ def test_cap_and_full_queue(tmp_path: Path) -> None:
 def test_queue_times_out(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         await world.warm(0)
-        await world.sandboxes.acquire("r")
+        await world.sandboxes.acquire("r", "alice")
         with pytest.raises(LeaseError, match="this host allows 1") as caught:
-            await world.sandboxes.acquire("r")
+            await world.sandboxes.acquire("r", "alice")
         assert caught.value.sqlstate == "53300"
         assert "queue_timeout_s" in caught.value.detail
 
@@ -143,11 +143,11 @@ def test_queue_times_out(tmp_path: Path) -> None:
 def test_the_queue_is_first_come_first_served(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         await world.warm(0)
-        sandbox, _ = await world.sandboxes.acquire("r")
+        sandbox, _ = await world.sandboxes.acquire("r", "alice")
         order: list[int] = []
 
         async def wait(number: int) -> None:
-            got, _ = await world.sandboxes.acquire("r")
+            got, _ = await world.sandboxes.acquire("r", "alice")
             order.append(number)
             world.sandboxes.retire(got, "released")
 
@@ -163,7 +163,7 @@ def test_the_queue_is_first_come_first_served(tmp_path: Path) -> None:
 def test_a_warm_sandbox_of_another_runtime_makes_room(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         await world.warm(2)
-        sandbox, _ = await world.sandboxes.acquire("cold")
+        sandbox, _ = await world.sandboxes.acquire("cold", "alice")
         assert sandbox.runtime == "cold"
         await until(lambda: world.sandboxes.count(State.STOPPING) == 0)
         assert len(world.sandboxes) == 2
@@ -174,10 +174,10 @@ def test_a_warm_sandbox_of_another_runtime_makes_room(tmp_path: Path) -> None:
 def test_sandboxes_being_removed_count_against_the_cap(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         await world.warm(0)
-        sandbox, _ = await world.sandboxes.acquire("r")
+        sandbox, _ = await world.sandboxes.acquire("r", "alice")
         world.backend.stop_gate.clear()
         world.sandboxes.retire(sandbox, "released")
-        waiting = asyncio.create_task(world.sandboxes.acquire("r"))
+        waiting = asyncio.create_task(world.sandboxes.acquire("r", "alice"))
         await asyncio.sleep(0.02)
         assert world.backend.started == 1
         world.backend.stop_gate.set()
@@ -191,14 +191,14 @@ def test_a_caller_who_gives_up_costs_no_sandbox(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         await world.warm(0)
         world.backend.gate.clear()
-        waiting = asyncio.create_task(world.sandboxes.acquire("r"))
+        waiting = asyncio.create_task(world.sandboxes.acquire("r", "alice"))
         # One for the caller and one for the pool, which would have helped him.
         await until(lambda: world.backend.at_once == 2)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
         world.backend.gate.set()
         await until(lambda: world.backend.started == 2 and len(world.sandboxes) == 1)
-        _, warm = await world.sandboxes.acquire("r")
+        _, warm = await world.sandboxes.acquire("r", "alice")
         assert warm
 
     run(tmp_path, test, runtime("r", 0, 1))
@@ -207,7 +207,7 @@ def test_a_caller_who_gives_up_costs_no_sandbox(tmp_path: Path) -> None:
 def test_starts_at_once_are_bounded(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         await world.warm(0)
-        got = await asyncio.gather(*(world.sandboxes.acquire("r") for _ in range(30)))
+        got = await asyncio.gather(*(world.sandboxes.acquire("r", "alice") for _ in range(30)))
         assert len({sandbox.id for sandbox, _ in got}) == 30
         assert world.backend.most_at_once == 3
 
@@ -228,13 +228,13 @@ def test_a_failing_start_is_told_and_not_repeated_in_a_loop(tmp_path: Path) -> N
         await world.backend.open()
         await until(lambda: world.lines.events("pool_failing"))
         with pytest.raises(LeaseError, match="no such image"):
-            await world.sandboxes.acquire("r")
+            await world.sandboxes.acquire("r", "alice")
         tries = len(world.backend.start_calls)
         await asyncio.sleep(0.3)
         assert len(world.backend.start_calls) == tries <= 3
         assert len(world.lines.events("pool_failing")) == 1
         world.backend.failure = None
-        sandbox, _ = await world.sandboxes.acquire("r")
+        sandbox, _ = await world.sandboxes.acquire("r", "alice")
         assert world.backend.alive(sandbox.id)
         assert len(world.lines.events("pool_recovered")) == 1
 
@@ -261,7 +261,7 @@ def test_a_dead_warm_sandbox_is_never_handed_out(tmp_path: Path) -> None:
         first = next(iter(world.backend.running))
         # Dead, and the loop has not heard of it yet.
         world.backend.end(first)
-        sandbox, _ = await world.sandboxes.acquire("r")
+        sandbox, _ = await world.sandboxes.acquire("r", "alice")
         assert sandbox.id != first
 
     run(tmp_path, test, runtime("r", 1, 1))
@@ -270,7 +270,7 @@ def test_a_dead_warm_sandbox_is_never_handed_out(tmp_path: Path) -> None:
 def test_the_end_of_a_leased_sandbox_is_known(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         await world.warm(0)
-        sandbox, _ = await world.sandboxes.acquire("r")
+        sandbox, _ = await world.sandboxes.acquire("r", "alice")
         world.backend.end(sandbox.id, "exceeded its memory limit of 32 MB", "53200")
         await sandbox.exited.wait()
         assert sandbox.exit is not None
@@ -283,7 +283,7 @@ def test_the_end_of_a_leased_sandbox_is_known(tmp_path: Path) -> None:
 def test_a_start_waits_for_the_backend_to_come_back(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         world.backend.up.clear()
-        waiting = asyncio.create_task(world.sandboxes.acquire("r"))
+        waiting = asyncio.create_task(world.sandboxes.acquire("r", "alice"))
         await asyncio.sleep(0.05)
         assert not waiting.done()
         world.backend.up.set()
@@ -296,7 +296,7 @@ def test_a_backend_that_stays_away_is_an_error_in_bounded_time(tmp_path: Path) -
     async def test(world: World) -> None:
         world.backend.up.clear()
         with pytest.raises(LeaseError, match="the memory backend is away") as caught:
-            await world.sandboxes.acquire("r")
+            await world.sandboxes.acquire("r", "alice")
         assert caught.value.sqlstate == "58000"
         assert not world.backend.start_calls
 
@@ -306,7 +306,7 @@ def test_a_backend_that_stays_away_is_an_error_in_bounded_time(tmp_path: Path) -
 def test_a_start_that_lost_the_backend_is_tried_again(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         world.backend.failure = BackendUnavailableError("connection reset")
-        waiting = asyncio.create_task(world.sandboxes.acquire("r"))
+        waiting = asyncio.create_task(world.sandboxes.acquire("r", "alice"))
         await until(lambda: len(world.backend.start_calls) == 1)
         world.backend.failure = None
         await waiting
@@ -318,7 +318,7 @@ def test_a_start_that_lost_the_backend_is_tried_again(tmp_path: Path) -> None:
 def test_a_stop_is_repeated_until_it_is_done(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         await world.warm(0)
-        sandbox, _ = await world.sandboxes.acquire("r")
+        sandbox, _ = await world.sandboxes.acquire("r", "alice")
         world.backend.up.clear()
         world.sandboxes.retire(sandbox, "released")
         await asyncio.sleep(0.05)
@@ -337,7 +337,7 @@ def changed(config: Config, *runtimes: Runtime) -> Config:
 def test_reload_replaces_warm_sandboxes_of_changed_runtimes_only(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         await world.warm(2)
-        leased, _ = await world.sandboxes.acquire("changes")
+        leased, _ = await world.sandboxes.acquire("changes", "alice")
         await until(lambda: world.sandboxes.count(State.READY) == 2)
         before = set(world.backend.running)
         world.sandboxes.apply(changed(world.config, runtime("same", 1, 1), runtime("changes", 1, 1, memory_mb=64)))
@@ -357,7 +357,7 @@ def test_reload_of_roles_or_pool_keeps_warm_sandboxes(tmp_path: Path) -> None:
         world.sandboxes.apply(changed(world.config, runtime("r", roles=("a",), pool=Pool(1, 2))))
         await asyncio.sleep(0.05)
         assert set(world.backend.running) == before
-        sandbox, warm = await world.sandboxes.acquire("r")
+        sandbox, warm = await world.sandboxes.acquire("r", "alice")
         assert warm
         assert sandbox.id in before
 
@@ -368,7 +368,7 @@ def test_reload_while_a_start_is_under_way(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         await world.warm(0)
         world.backend.gate.clear()
-        waiting = asyncio.create_task(world.sandboxes.acquire("r"))
+        waiting = asyncio.create_task(world.sandboxes.acquire("r", "alice"))
         await until(lambda: world.backend.at_once == 1)
         world.sandboxes.apply(changed(world.config, runtime("r", memory_mb=64)))
         world.backend.gate.set()
@@ -383,11 +383,11 @@ def test_reload_while_a_start_is_under_way(tmp_path: Path) -> None:
 def test_reload_that_removes_a_runtime(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         await world.warm(1)
-        leased, _ = await world.sandboxes.acquire("r")
+        leased, _ = await world.sandboxes.acquire("r", "alice")
         await until(lambda: world.sandboxes.count(State.READY) == 1)
         world.backend.gate.clear()
-        first = asyncio.create_task(world.sandboxes.acquire("r"))
-        second = asyncio.create_task(world.sandboxes.acquire("r"))
+        first = asyncio.create_task(world.sandboxes.acquire("r", "alice"))
+        second = asyncio.create_task(world.sandboxes.acquire("r", "alice"))
         await first
         world.sandboxes.apply(changed(world.config))
         with pytest.raises(LeaseError, match="does not exist"):
@@ -402,9 +402,9 @@ def test_reload_that_removes_a_runtime(tmp_path: Path) -> None:
 def test_close_leaves_leased_sandboxes_and_nothing_else(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         await world.warm(2)
-        leased, _ = await world.sandboxes.acquire("r")
+        leased, _ = await world.sandboxes.acquire("r", "alice")
         world.backend.gate.clear()
-        waiting = asyncio.create_task(world.sandboxes.acquire("other"))
+        waiting = asyncio.create_task(world.sandboxes.acquire("other", "alice"))
         await until(lambda: "other" in world.backend.start_calls)
         await world.sandboxes.close(1)
         with pytest.raises(LeaseError, match="shutting down"):
@@ -435,7 +435,7 @@ def test_random_life_leaks_nothing(tmp_path: Path) -> None:
         async def session(name: str) -> None:
             try:
                 async with asyncio.timeout(chance.choice((0.001, 0.01, 5))):
-                    sandbox, _ = await world.sandboxes.acquire(name)
+                    sandbox, _ = await world.sandboxes.acquire(name, "alice")
             except (TimeoutError, LeaseError):
                 return
             try:
