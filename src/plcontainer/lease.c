@@ -46,6 +46,9 @@
 /* A backend's Lease must fit a frame of 64 KiB: room for its other fields is left. */
 #define ROLES_BYTES_MAX 60000
 
+/* Of an Answer: what is known of thousands of sandboxes. */
+#define ANSWER_MAX (UINT64_C(64) << 20)
+
 /* A socket wakes from recv() this often to let interrupts and the server be looked after. */
 #define RECEIVE_TICK_US 250000
 
@@ -234,6 +237,54 @@ close_descriptors(lease_message *message)
 			close(message->descriptors[i]);
 }
 
+static void
+server_broke_protocol(void)
+{
+	ereport(ERROR,
+			(errcode(ERRCODE_PROTOCOL_VIOLATION),
+			 errmsg("the protocol server on socket \"%s\" sent an unexpected message", plc_server_socket)));
+}
+
+/* Receives the Answer to a Query, which may be larger than other messages of the server. */
+static char *
+receive_answer(int fd, TimestampTz deadline)
+{
+	lease_message message = {.descriptors = {-1, -1}};
+	uint8		head[PLC_HEADER_SIZE];
+	uint8	   *payload;
+	plc_reader	reader;
+	plc_span	text;
+
+	if (receive_bytes(fd, head, sizeof(head), deadline, true, &message) != RECEIVED)
+	{
+		errno = ECONNRESET;
+		connect_failed();
+	}
+	if (plc_header_decode(head, ANSWER_MAX, &message.header) != NULL)
+		server_broke_protocol();
+	payload = palloc(message.header.length);
+	if (receive_bytes(fd, payload, message.header.length, deadline, true, &message) != RECEIVED)
+	{
+		errno = ECONNRESET;
+		connect_failed();
+	}
+	close_descriptors(&message);
+	plc_reader_init(&reader, payload, message.header.length);
+	if (message.header.type == PLC_ERROR)
+	{
+		plc_fields	fields;
+
+		plc_read_fields(&reader, &fields);
+		if (!plc_read_end(&reader))
+			server_broke_protocol();
+		plc_report_error(&fields, ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION);
+	}
+	text = plc_read_str(&reader);
+	if (message.header.type != PLC_ANSWER || !plc_read_end(&reader))
+		server_broke_protocol();
+	return plc_text_to_server(text);
+}
+
 /* --- having a lease ------------------------------------------------------ */
 
 /* The roles that the current user is a member of, itself first. */
@@ -286,14 +337,6 @@ write_lease_request(plc_writer *writer, const char *runtime)
 	write_roles(writer);
 	plc_write_server_text(writer, database, strlen(database));
 	plc_frame_end(writer);
-}
-
-static void
-server_broke_protocol(void)
-{
-	ereport(ERROR,
-			(errcode(ERRCODE_PROTOCOL_VIOLATION),
-			 errmsg("the protocol server on socket \"%s\" sent an unexpected message", plc_server_socket)));
 }
 
 /* Copies an identifier of the server, which must fit and be plain. */
@@ -626,6 +669,45 @@ plc_lease_connection(void)
 			return lease->control;
 		}
 	return -1;
+}
+
+/* --- what the server knows ------------------------------------------------ */
+
+/*
+ * Asks the server what it knows of sandboxes, runtimes and functions: what the current user may see, or all
+ * where that may see statistics of others. Returns JSON in the current memory context.
+ */
+char *
+plc_lease_ask(const char *what)
+{
+	int			fd = connect_server();
+	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), plc_lease_timeout);
+	char	   *role = GetUserNameFromId(GetUserId(), false);
+	char	   *database = get_database_name(MyDatabaseId);
+	plc_writer	request;
+	char	   *text = NULL;
+
+	if (fd < 0)
+		connect_failed();
+	PG_TRY();
+	{
+		write_request_head(&request, PLC_QUERY);
+		plc_write_str(&request, what, strlen(what));
+		plc_write_server_text(&request, role, strlen(role));
+		plc_write_server_text(&request, database, strlen(database));
+		plc_write_u8(&request, has_privs_of_role(GetUserId(), ROLE_PG_MONITOR) ? 1 : 0);
+		plc_frame_end(&request);
+		if (!send_message(fd, &request))
+			connect_failed();
+		pfree(request.data);
+		text = receive_answer(fd, deadline);
+	}
+	PG_FINALLY();
+	{
+		close(fd);
+	}
+	PG_END_TRY();
+	return text;
 }
 
 /* --- what else is done with all of them ---------------------------------- */

@@ -13,6 +13,7 @@
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
+#include "utils/builtins.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/syscache.h"
@@ -31,6 +32,7 @@ PG_FUNCTION_INFO_V1(plcontainer_call_handler);
 PG_FUNCTION_INFO_V1(plcontainer_inline_handler);
 PG_FUNCTION_INFO_V1(plcontainer_validator);
 PG_FUNCTION_INFO_V1(plcontainer_session_sandboxes);
+PG_FUNCTION_INFO_V1(plcontainer_ask_server);
 
 void
 _PG_init(void)
@@ -107,4 +109,14 @@ plcontainer_session_sandboxes(PG_FUNCTION_ARGS)
 	InitMaterializedSRF(fcinfo, 0);
 	plc_leases_list((ReturnSetInfo *) fcinfo->resultinfo);
 	return (Datum) 0;
+}
+
+Datum
+plcontainer_ask_server(PG_FUNCTION_ARGS)
+{
+	char	   *what = text_to_cstring(PG_GETARG_TEXT_PP(0));
+
+	/* What this session has done is known before it is asked for. */
+	plc_statistics_tell();
+	PG_RETURN_DATUM(DirectFunctionCall1(jsonb_in, CStringGetDatum(plc_lease_ask(what))));
 }
