@@ -13,7 +13,11 @@ from typing import Iterable, List, NamedTuple, Optional, Sequence, Tuple, Union
 
 MAGIC = 0x31434C50
 VERSION = 1
-FEATURES = 0
+FEATURE_SQL = 1
+FEATURE_SUBTRANSACTIONS = 2
+FEATURE_SETS = 8
+FEATURE_CHECKS = 16
+FEATURES = FEATURE_SQL | FEATURE_SUBTRANSACTIONS | FEATURE_SETS | FEATURE_CHECKS
 
 HEADER_SIZE = 16
 MAX_FRAME_DEFAULT = 1 << 30
@@ -21,7 +25,9 @@ MAX_FRAME_HANDSHAKE = 1 << 16
 MAX_ARGUMENTS = 100
 MAX_DIMENSIONS = 6
 MAX_ELEMENTS = (1 << 28) - 1
-MAX_TYPE_DEPTH = 8
+MAX_TYPE_DEPTH = 64
+MAX_COLUMNS = 1664
+MAX_PLANS = 10000
 MAX_SOURCE = 16 << 20
 MAX_FIELDS = 16
 
@@ -29,26 +35,43 @@ FLAG_REPLY = 1
 FLAG_MORE = 2
 
 PING, CALLREQ, RESULT, ERROR, LOG, SQL, SUBTRANSACTION, RAW = range(1, 9)
-REGISTER, FORGET, ROWS, CREDIT, CANCEL = range(9, 14)
+REGISTER, FORGET, ROWS, CREDIT, CANCEL, CHECK = range(9, 15)
 LEASE, GRANT, RECLAIM, RECLAIMED, EXITED = range(32, 37)
 
 VOID, BOOL, INT2, INT4, INT8, FLOAT4, FLOAT8, TEXT, BYTEA, NUMERIC, OTHER = range(11)
-ARRAY = 16
+OID = 11
+ARRAY, COMPOSITE, RECORD = range(16, 19)
 
-FORM_NULL, FORM_BINARY, FORM_TEXT = range(3)
+FORM_NULL, FORM_BINARY, FORM_TEXT, FORM_ABSENT = range(4)
 ARRAY_HAS_NULLS = 1
 ARRAY_TEXT_ELEMENTS = 2
+
+FUNCTION_SET, FUNCTION_TRIGGER, FUNCTION_EVENT_TRIGGER, FUNCTION_PROCEDURE, FUNCTION_NUMPY, FUNCTION_INLINE = (
+    1 << bit for bit in range(6)
+)
+FUNCTION_FLAGS_KNOWN = (1 << 6) - 1
+
+SQL_EXECUTE, SQL_PREPARE, SQL_EXECUTE_PLAN, SQL_OPEN, SQL_OPEN_PLAN = range(1, 6)
+SQL_FETCH, SQL_CLOSE, SQL_COMMIT, SQL_ROLLBACK, SQL_DISCARD = range(6, 11)
+SUBTRANSACTION_BEGIN, SUBTRANSACTION_COMMIT, SUBTRANSACTION_ROLLBACK = range(1, 4)
+TRIGGER_UNCHANGED, TRIGGER_SKIP, TRIGGER_MODIFY = range(3)
+
+# What a set may have in its first batch: rows and bytes
+FIRST_ROWS = 64
+FIRST_BYTES = 64 << 10
 
 LOG_DEBUG, LOG_LOG, LOG_INFO, LOG_NOTICE, LOG_WARNING = range(1, 6)
 
 # struct's letter of each kind whose values all have one size
-FIXED = {BOOL: "B", INT2: "h", INT4: "i", INT8: "q", FLOAT4: "f", FLOAT8: "d"}
+FIXED = {BOOL: "B", INT2: "h", INT4: "i", INT8: "q", FLOAT4: "f", FLOAT8: "d", OID: "I"}
 
 _HEADER = struct.Struct("<IBBHQ")
 _U16 = struct.Struct("<H")
 _U32 = struct.Struct("<I")
+_I32 = struct.Struct("<i")
 _U64 = struct.Struct("<Q")
 _DIMENSION = struct.Struct("<ii")
+_CREDIT = struct.Struct("<II")
 _SQLSTATE_CHARACTERS = frozenset("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ")
 
 Buffer = Union[bytes, bytearray, memoryview]
@@ -59,11 +82,12 @@ class ProtocolError(Exception):
 
 
 class Type(NamedTuple):
-    """A type descriptor: `element` of an ARRAY, `name` of an OTHER."""
+    """A type descriptor: `element` of an ARRAY, `name` of an OTHER or COMPOSITE, `fields` of a COMPOSITE with names."""
 
     kind: int
     element: Optional[Type] = None
     name: str = ""
+    fields: Tuple[Tuple[str, Type], ...] = ()
 
 
 class TextForm(str):
@@ -77,12 +101,37 @@ class Array(NamedTuple):
 
     lengths: Tuple[int, ...]
     bounds: Tuple[int, ...]
-    items: Sequence[Scalar]
+    items: Sequence[Value]
     text: bool = False
 
 
+class Absent:
+    """The value of a field that has none yet; there is only ABSENT."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "ABSENT"
+
+
+ABSENT = Absent()
+
+
+class Row(NamedTuple):
+    """A COMPOSITE as it travels: a value per field."""
+
+    values: Sequence[Value]
+
+
+class Record(NamedTuple):
+    """A RECORD as it travels: the COMPOSITE that describes it, a value per field."""
+
+    type: Type
+    values: Sequence[Value]
+
+
 Scalar = Union[None, bool, int, float, str, bytes]
-Value = Union[Scalar, Array]
+Value = Union[Scalar, Array, Row, Record, Absent]
 
 
 class Header(NamedTuple):
@@ -116,13 +165,14 @@ class PingReply(NamedTuple):
 
 
 class Register(NamedTuple):
-    """A function: name, source, (name or "", type) of each argument, type of its result."""
+    """A function: name, source, (name or "", type) of each argument, type of its result, flags."""
 
     function_id: int
     name: str
     source: str
     arguments: List[Tuple[str, Type]]
     result: Type
+    flags: int = 0
 
 
 class Lease(NamedTuple):
@@ -168,6 +218,10 @@ class Reader:
         """Return an unsigned integer of 8 bits."""
         return self.take(1)[0]
 
+    def peek(self) -> int:
+        """Return the next byte without taking it, -1 at the end."""
+        return self.data[self.offset] if self.offset < self.end else -1
+
     def u16(self) -> int:
         """Return an unsigned integer of 16 bits."""
         return int(_U16.unpack(self.take(2))[0])
@@ -175,6 +229,10 @@ class Reader:
     def u32(self) -> int:
         """Return an unsigned integer of 32 bits."""
         return int(_U32.unpack(self.take(4))[0])
+
+    def i32(self) -> int:
+        """Return a signed integer of 32 bits."""
+        return int(_I32.unpack(self.take(4))[0])
 
     def u64(self) -> int:
         """Return an unsigned integer of 64 bits."""
@@ -261,9 +319,22 @@ def read_type(reader: Reader, depth: int = 1) -> Type:
         if element.kind in (ARRAY, VOID):
             raise ProtocolError("type cannot be an element of an array")
         return Type(ARRAY, element)
-    if kind > OTHER:
+    if kind == COMPOSITE:
+        name = reader.text()
+        return Type(COMPOSITE, None, name, _read_type_fields(reader, depth + 1))
+    if kind > OID and kind != RECORD:
         raise ProtocolError("unknown kind of type")
     return Type(kind)
+
+
+def _read_type_fields(reader: Reader, depth: int) -> Tuple[Tuple[str, Type], ...]:
+    fields = []
+    for _ in range(reader.count(MAX_COLUMNS, 5)):
+        field, declared = reader.text(), read_type(reader, depth)
+        if declared.kind == VOID:
+            raise ProtocolError("field of type void")
+        fields.append((field, declared))
+    return tuple(fields)
 
 
 def write_type(out: bytearray, declared: Type) -> None:
@@ -271,21 +342,48 @@ def write_type(out: bytearray, declared: Type) -> None:
     out.append(declared.kind)
     if declared.kind == OTHER:
         _write_str(out, declared.name)
+    elif declared.kind == COMPOSITE:
+        _write_str(out, declared.name)
+        out += _U32.pack(len(declared.fields))
+        for field, inner in declared.fields:
+            _write_str(out, field)
+            write_type(out, inner)
     elif declared.element is not None:
         write_type(out, declared.element)
 
 
-def read_value(reader: Reader, declared: Type, result: bool) -> Value:
-    """Read a value of a declared type; form TEXT is allowed in results only."""
+def encode_type(declared: Type) -> bytes:
+    """Encode a type descriptor."""
+    out = bytearray()
+    write_type(out, declared)
+    return bytes(out)
+
+
+def read_value(reader: Reader, declared: Type, result: bool, depth: int = 1) -> Value:
+    """Read a value of a declared type.
+
+    Form TEXT is allowed in results only, and so is no RECORD's own. `depth` counts what the value is nested in.
+    """
     form = reader.u8()
     if form == FORM_NULL:
         return None
     if form == FORM_TEXT and result:
         return TextForm(reader.text())
-    if form != FORM_BINARY or declared.kind == VOID:
+    if form != FORM_BINARY or declared.kind == VOID or (result and declared.kind == RECORD):
         raise ProtocolError("form is not allowed here")
-    if declared.kind == ARRAY and declared.element is not None:
-        return _read_array(reader, declared.element.kind, result)
+    return _read_binary(reader, declared, result, depth)
+
+
+def _read_binary(reader: Reader, declared: Type, result: bool, depth: int) -> Value:
+    if declared.kind == COMPOSITE:
+        return Row(_read_values(reader, declared, result, depth + 1))
+    if declared.kind == RECORD:
+        shape = read_type(reader, depth + 1)
+        if shape.kind != COMPOSITE:
+            raise ProtocolError("record is not described as a composite")
+        return Record(shape, _read_values(reader, shape, result, depth + 2))
+    if declared.element is not None:
+        return _read_array(reader, declared.element, result, depth + 1)
     letter = FIXED.get(declared.kind)
     if letter is None:
         return _read_variable(reader, declared.kind)
@@ -293,17 +391,28 @@ def read_value(reader: Reader, declared: Type, result: bool) -> Value:
     return _truths(items)[0] if declared.kind == BOOL else items[0]
 
 
+def _read_values(reader: Reader, declared: Type, result: bool, depth: int) -> List[Value]:
+    values: List[Value] = []
+    for _, field in declared.fields:
+        if not result and reader.peek() == FORM_ABSENT:
+            reader.u8()
+            values.append(ABSENT)
+        else:
+            values.append(read_value(reader, field, result, depth))
+    return values
+
+
 def _read_variable(reader: Reader, kind: int) -> Union[str, bytes]:
     raw = reader.raw()
     return bytes(raw) if kind == BYTEA else _text(raw)
 
 
-def _read_fixed(reader: Reader, letter: str, count: int) -> List[Scalar]:
+def _read_fixed(reader: Reader, letter: str, count: int) -> List[Value]:
     layout = "<%d%s" % (count, letter)
     return list(struct.unpack(layout, reader.take(struct.calcsize(layout))))
 
 
-def _truths(values: List[Scalar]) -> List[Scalar]:
+def _truths(values: Sequence[Value]) -> List[Value]:
     if any(value not in (0, 1, None) for value in values):
         raise ProtocolError("boolean is neither 0 nor 1")
     return [None if value is None else value == 1 for value in values]
@@ -334,7 +443,9 @@ def _read_bitmap(reader: Reader, count: int) -> List[bool]:
     return [digit == "1" for digit in reversed(format(bits, "0%db" % count))] if count else []
 
 
-def _read_array(reader: Reader, kind: int, result: bool) -> Array:
+def _read_array(reader: Reader, element: Type, result: bool, depth: int) -> Array:
+    kind = element.kind
+    is_row = kind in (COMPOSITE, RECORD)
     dimensions, flags, reserved = reader.u8(), reader.u8(), reader.u16()
     if reserved != 0:
         raise ProtocolError("reserved bits of an array are set")
@@ -343,14 +454,14 @@ def _read_array(reader: Reader, kind: int, result: bool) -> Array:
     if flags & ~(ARRAY_HAS_NULLS | ARRAY_TEXT_ELEMENTS):
         raise ProtocolError("unknown flags of an array")
     text = bool(flags & ARRAY_TEXT_ELEMENTS)
-    if text and not result:
+    if text and (is_row or not result):
         raise ProtocolError("form is not allowed here")
     lengths, bounds, count = _read_dimensions(reader, dimensions)
     nulls: Sequence[bool] = ()
     if flags & ARRAY_HAS_NULLS:
         nulls = _read_bitmap(reader, count)
     letter = None if text else FIXED.get(kind)
-    items: List[Scalar]
+    items: List[Value]
     if letter is not None:
         reader.padding()
         items = _read_fixed(reader, letter, count)
@@ -361,18 +472,30 @@ def _read_array(reader: Reader, kind: int, result: bool) -> Array:
     else:
         # Refused before anything is allocated for what can't be there.
         present = nulls.count(False) if nulls else count
-        if present * 4 > reader.end - reader.offset:
+        if present * (1 if is_row else 4) > reader.end - reader.offset:
             raise ProtocolError("message ends within an array")
-        nulls = nulls or [False] * count
-        stored = TEXT if text else kind
-        items = [None if null else _read_variable(reader, stored) for null in nulls]
+        stored = Type(TEXT) if text else element
+        read = _read_row if is_row else _read_element
+        items = [None if null else read(reader, stored, result, depth) for null in nulls or [False] * count]
     return Array(tuple(lengths), tuple(bounds), items, text)
+
+
+def _read_element(reader: Reader, element: Type, _result: bool, _depth: int) -> Value:
+    return _read_variable(reader, element.kind)
+
+
+def _read_row(reader: Reader, element: Type, result: bool, depth: int) -> Value:
+    if reader.peek() == FORM_NULL:
+        raise ProtocolError("form is not allowed here")
+    return read_value(reader, element, result, depth)
 
 
 def write_value(out: bytearray, declared: Type, value: Value) -> None:
     """Append a value of a declared type. `out` must begin at the payload's first byte."""
     if value is None:
         out.append(FORM_NULL)
+    elif isinstance(value, Absent):
+        out.append(FORM_ABSENT)
     elif isinstance(value, TextForm):
         out.append(FORM_TEXT)
         _write_str(out, value)
@@ -381,7 +504,12 @@ def write_value(out: bytearray, declared: Type, value: Value) -> None:
         if isinstance(value, Array):
             if declared.element is None:
                 raise ValueError("not a type of arrays")
-            _write_array(out, declared.element.kind, value)
+            _write_array(out, declared.element, value)
+        elif isinstance(value, Row):
+            write_values(out, declared, value.values)
+        elif isinstance(value, Record):
+            write_type(out, value.type)
+            write_values(out, value.type, value.values)
         elif declared.kind in FIXED:
             out += struct.pack("<" + FIXED[declared.kind], value)
         elif isinstance(value, (str, bytes)):
@@ -390,8 +518,16 @@ def write_value(out: bytearray, declared: Type, value: Value) -> None:
             raise ValueError("value does not fit its type")
 
 
-def _write_array(out: bytearray, kind: int, array: Array) -> None:
-    items = array.items
+def write_values(out: bytearray, declared: Type, values: Sequence[Value]) -> None:
+    """Append a value per field of a COMPOSITE."""
+    if len(values) != len(declared.fields):
+        raise ValueError("row does not fit its type")
+    for (_, field), value in zip(declared.fields, values):
+        write_value(out, field, value)
+
+
+def _write_array(out: bytearray, element: Type, array: Array) -> None:
+    kind, items = element.kind, array.items
     has_nulls = None in items
     out.append(len(array.lengths))
     out.append((ARRAY_HAS_NULLS if has_nulls else 0) | (ARRAY_TEXT_ELEMENTS if array.text else 0))
@@ -408,7 +544,9 @@ def _write_array(out: bytearray, kind: int, array: Array) -> None:
         out += struct.pack("<%d%s" % (len(fixed), letter), *fixed)
         return
     for item in items:
-        if isinstance(item, (str, bytes)):
+        if item is not None and kind in (COMPOSITE, RECORD):
+            write_value(out, element, item)
+        elif isinstance(item, (str, bytes)):
             _write_str(out, item)
         elif item is not None:
             raise ValueError("element does not fit its type")
@@ -546,7 +684,7 @@ def decode_log(payload: Buffer) -> Tuple[int, Fields]:
 
 def encode_register(register: Register) -> bytes:
     """Encode a Register."""
-    out = bytearray(struct.pack("<II", register.function_id, 0))
+    out = bytearray(struct.pack("<II", register.function_id, register.flags))
     _write_str(out, register.name)
     _write_str(out, register.source)
     out += _U32.pack(len(register.arguments))
@@ -560,20 +698,46 @@ def encode_register(register: Register) -> bytes:
 def decode_register(payload: Buffer) -> Register:
     """Decode a Register."""
     reader = Reader(payload)
-    function_id = reader.u32()
-    if reader.u32() != 0:
-        raise ProtocolError("reserved bits of a function are set")
-    name = reader.text()
-    raw = reader.raw()
-    if len(raw) > MAX_SOURCE:
-        raise ProtocolError("source of a function is too long")
+    function_id, flags = reader.u32(), _read_function_flags(reader)
+    name, source = reader.text(), _read_source(reader)
     arguments = []
     for _ in range(reader.count(MAX_ARGUMENTS, 5)):
         argument, declared = reader.text(), read_type(reader)
         if declared.kind == VOID:
             raise ProtocolError("argument of type void")
         arguments.append((argument, declared))
-    register = Register(function_id, name, _text(raw), arguments, read_type(reader))
+    register = Register(function_id, name, source, arguments, read_type(reader), flags)
+    reader.finish()
+    return register
+
+
+def _read_function_flags(reader: Reader) -> int:
+    flags = reader.u32()
+    if flags & ~FUNCTION_FLAGS_KNOWN:
+        raise ProtocolError("unknown flags of a function")
+    return flags
+
+
+def _read_source(reader: Reader) -> str:
+    raw = reader.raw()
+    if len(raw) > MAX_SOURCE:
+        raise ProtocolError("source of a function is too long")
+    return _text(raw)
+
+
+def encode_check(flags: int, name: str, source: str) -> bytes:
+    """Encode a Check."""
+    out = bytearray(_U32.pack(flags))
+    _write_str(out, name)
+    _write_str(out, source)
+    return bytes(out)
+
+
+def decode_check(payload: Buffer) -> Register:
+    """Decode a Check to the function that it would be, without arguments and result."""
+    reader = Reader(payload)
+    flags = _read_function_flags(reader)
+    register = Register(0, reader.text(), _read_source(reader), [], Type(VOID), flags)
     reader.finish()
     return register
 
@@ -589,6 +753,111 @@ def decode_forget(payload: Buffer) -> int:
     function_id = reader.u32()
     reader.finish()
     return function_id
+
+
+def encode_rows(declared: Type, values: Sequence[Value]) -> bytes:
+    """Encode a Rows."""
+    out = bytearray(_U32.pack(len(values)))
+    for value in values:
+        write_value(out, declared, value)
+    return bytes(out)
+
+
+def decode_rows(payload: Buffer, declared: Type) -> List[Value]:
+    """Decode a Rows."""
+    reader = Reader(payload)
+    values = [read_value(reader, declared, True) for _ in range(reader.count())]
+    reader.finish()
+    return values
+
+
+def encode_credit(rows: int, size: int) -> bytes:
+    """Encode a Credit."""
+    return _CREDIT.pack(rows, size)
+
+
+def decode_credit(payload: Buffer) -> Tuple[int, int]:
+    """Decode a Credit to rows and bytes."""
+    reader = Reader(payload)
+    rows, size = reader.u32(), reader.u32()
+    reader.finish()
+    return rows, size
+
+
+def encode_modify(declared: Type, changes: Sequence[Tuple[int, Value]]) -> bytes:
+    """Encode the Result of a trigger that changes fields of a row."""
+    out = bytearray([TRIGGER_MODIFY])
+    out += _U32.pack(len(changes))
+    for field, value in changes:
+        out += _U32.pack(field)
+        write_value(out, declared.fields[field][1], value)
+    return bytes(out)
+
+
+def decode_trigger(payload: Buffer, declared: Type) -> Tuple[int, List[Tuple[int, Value]]]:
+    """Decode a trigger's Result to its action and the changes of fields."""
+    reader = Reader(payload)
+    action = reader.u8()
+    if action > TRIGGER_MODIFY:
+        raise ProtocolError("unknown action of a trigger")
+    changes = []
+    for _ in range(reader.count(MAX_COLUMNS, 5) if action == TRIGGER_MODIFY else 0):
+        field = reader.u32()
+        if field >= len(declared.fields):
+            raise ProtocolError("trigger changes a field that is not there")
+        changes.append((field, read_value(reader, declared.fields[field][1], True)))
+    reader.finish()
+    return action, changes
+
+
+class Column(NamedTuple):
+    """A column of a result of SQL: name, how its values travel, type and its modifier."""
+
+    name: str
+    type: Type
+    oid: int
+    typmod: int
+
+
+def encode_description(columns: Sequence[Column]) -> bytes:
+    """Encode the description of a result of SQL."""
+    out = bytearray(_U32.pack(len(columns)))
+    for column in columns:
+        _write_str(out, column.name)
+        write_type(out, column.type)
+        out += struct.pack("<Ii", column.oid, column.typmod)
+    return bytes(out)
+
+
+def decode_description(description: Buffer) -> List[Column]:
+    """Decode the description of a result of SQL."""
+    reader = Reader(description)
+    columns = []
+    for _ in range(reader.count(MAX_COLUMNS, 13)):
+        name, declared = reader.text(), read_type(reader)
+        if declared.kind == VOID:
+            raise ProtocolError("column of type void")
+        columns.append(Column(name, declared, reader.u32(), reader.i32()))
+    reader.finish()
+    return columns
+
+
+def encode_answer(
+    status: int, processed: int, columns: Optional[Sequence[Column]] = None, rows: Sequence[Sequence[Value]] = ()
+) -> bytes:
+    """Encode an answer to an SQL request that executes or fetches; columns None: there are no rows to return."""
+    out = bytearray(struct.pack("<iQ", status, processed))
+    _write_str(out, b"" if columns is None else encode_description(columns))
+    write_columns(out, columns or (), rows)
+    return bytes(out)
+
+
+def write_columns(out: bytearray, columns: Sequence[Column], rows: Sequence[Sequence[Value]]) -> None:
+    """Append a count of rows and a value per row and column. `out` must begin at the payload's first byte."""
+    out += _U32.pack(len(rows))
+    for row in rows:
+        for column, value in zip(columns, row):
+            write_value(out, column.type, value)
 
 
 # --- messages of the lease conversation -----------------------------------

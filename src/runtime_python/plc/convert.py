@@ -6,16 +6,25 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from decimal import Decimal, InvalidOperation
-from typing import Any, List, NoReturn, Optional, Sequence, Tuple
+from typing import Any, Dict, List, NamedTuple, NoReturn, Optional, Sequence, Tuple
 
 from . import codec
-from .codec import Array, ProtocolError, Scalar, TextForm, Type, Value
+from .codec import ABSENT, Array, ProtocolError, Record, Row, Scalar, TextForm, Type, Value
 
-_RANGES = {codec.INT2: 1 << 15, codec.INT4: 1 << 31, codec.INT8: 1 << 63}
+# What integers of a kind are at least and below
+_RANGES = {
+    codec.INT2: (-(1 << 15), 1 << 15),
+    codec.INT4: (-(1 << 31), 1 << 31),
+    codec.INT8: (-(1 << 63), 1 << 63),
+    codec.OID: (0, 1 << 32),
+}
 # Integers up to this size are exact in a floating point number.
 _EXACT = {codec.FLOAT4: 1 << 24, codec.FLOAT8: 1 << 53}
 _SPECIAL_NUMERICS = ("NaN", "Infinity", "-Infinity")
+# What C calls white space
+_SPACE = " \t\n\v\f\r"
 _PLAIN_NUMERIC = frozenset("0123456789.-")
 
 BYTES_FAILED = 0
@@ -29,67 +38,173 @@ TOO_DEEP = 7
 TOO_MANY = 8
 NOT_VOID = 9
 TOO_LARGE = 10
+KEY_MISSING = 11
+LENGTH_DIFFERS = 12
+ATTRIBUTE_MISSING = 13
+ATTRIBUTE_OF_ELEMENT_MISSING = 14
+MALFORMED_RECORD = 15
+NOT_ITERABLE = 16
+ITERATION_FAILED = 17
+PROCEDURE_NOT_VOID = 18
+
+_USE_TUPLES = (
+    "To return a composite type in an array, return the composite type as a Python tuple, e.g., \"[('foo',)]\"."
+)
+
+
+class _Reason(NamedTuple):
+    """The fields of a ConversionError; `%s` in a message is its argument."""
+
+    sqlstate: str
+    message: str
+    detail: Optional[str] = None
+    hint: Optional[str] = None
+    context: Optional[str] = "while creating return value"
+
 
 _REASONS = {
-    BYTES_FAILED: ("38000", "could not create bytes representation of Python object"),
-    TEXT_FAILED: ("38000", "could not create string representation of Python object"),
-    ENCODING_FAILED: ("38000", "could not convert Python Unicode object to bytes"),
-    NULL_BYTES: (
+    BYTES_FAILED: _Reason("38000", "could not create bytes representation of Python object"),
+    TEXT_FAILED: _Reason("38000", "could not create string representation of Python object"),
+    ENCODING_FAILED: _Reason("38000", "could not convert Python Unicode object to bytes"),
+    NULL_BYTES: _Reason(
         "42804",
         "could not convert Python object into cstring: Python string representation appears to contain null bytes",
     ),
-    NOT_A_SEQUENCE: (
+    NOT_A_SEQUENCE: _Reason("42804", "return value of function with array return type is not a Python sequence"),
+    NO_LENGTH: _Reason("38000", "could not determine sequence length for function return value"),
+    RAGGED: _Reason("22P02", "multidimensional arrays must have array expressions with matching dimensions"),
+    TOO_DEEP: _Reason("54000", "number of array dimensions exceeds the maximum allowed (%d)" % codec.MAX_DIMENSIONS),
+    TOO_MANY: _Reason("54000", "array size exceeds the maximum allowed (%d)" % codec.MAX_ELEMENTS),
+    NOT_VOID: _Reason("42804", 'PL/Container function with return type "void" did not return None'),
+    TOO_LARGE: _Reason("54000", "result of function is too large for a message"),
+    KEY_MISSING: _Reason(
+        "42703",
+        'key "%s" not found in mapping',
+        hint="To return null in a column, add the value None to the mapping with the key named after the column.",
+    ),
+    LENGTH_DIFFERS: _Reason("42804", "length of returned sequence did not match number of columns in row"),
+    ATTRIBUTE_MISSING: _Reason(
+        "42703",
+        'attribute "%s" does not exist in Python object',
+        hint=(
+            "To return null in a column, let the returned object have an attribute named after column with value None."
+        ),
+    ),
+    ATTRIBUTE_OF_ELEMENT_MISSING: _Reason("42703", 'attribute "%s" does not exist in Python object', hint=_USE_TUPLES),
+    MALFORMED_RECORD: _Reason(
+        "22P02", 'malformed record literal: "%s"', detail="Missing left parenthesis.", hint=_USE_TUPLES
+    ),
+    NOT_ITERABLE: _Reason(
         "42804",
-        "return value of function with array return type is not a Python sequence",
+        "returned object cannot be iterated",
+        detail="PL/Container set-returning functions must return an iterable object.",
+        context=None,
     ),
-    NO_LENGTH: ("38000", "could not determine sequence length for function return value"),
-    RAGGED: (
-        "22P02",
-        "multidimensional arrays must have array expressions with matching dimensions",
-    ),
-    TOO_DEEP: (
-        "54000",
-        "number of array dimensions exceeds the maximum allowed (%d)" % codec.MAX_DIMENSIONS,
-    ),
-    TOO_MANY: ("54000", "array size exceeds the maximum allowed (%d)" % codec.MAX_ELEMENTS),
-    NOT_VOID: ("42804", 'PL/Container function with return type "void" did not return None'),
-    TOO_LARGE: ("54000", "result of function is too large for a message"),
+    ITERATION_FAILED: _Reason("38000", "error fetching next item from iterator", context=None),
+    PROCEDURE_NOT_VOID: _Reason("42804", "PL/Container procedure did not return None", context=None),
 }
 
 
 class ConversionError(Exception):
-    """A function's result is not what it declares; `reason` is one of this module's numbers."""
+    """An object is not what it is declared to be.
 
-    def __init__(self, reason: int) -> None:
-        self.sqlstate, self.message = _REASONS[reason]
-        super().__init__(self.message)
+    `context` says what the object was needed for; the cause, where there is one, makes the detail.
+    """
+
+    def __init__(
+        self,
+        sqlstate: str,
+        message: str,
+        detail: Optional[str] = None,
+        hint: Optional[str] = None,
+        context: Optional[str] = None,
+    ) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+        self.message = message
+        self.detail = detail
+        self.hint = hint
+        self.context = context
 
 
-def fail(reason: int, cause: Optional[BaseException] = None) -> NoReturn:
+def fail(reason: int, cause: Optional[BaseException] = None, argument: str = "") -> NoReturn:
     """Raise the ConversionError of a reason; a cause that is no error of the object goes on itself."""
     if cause is not None and not isinstance(cause, Exception):
         raise cause
-    raise ConversionError(reason) from cause
+    fields = _REASONS[reason]
+    message = fields.message % argument if "%s" in fields.message else fields.message
+    raise ConversionError(fields.sqlstate, message, *fields[2:]) from cause
 
 
 # --- from the wire --------------------------------------------------------
 
 
-def to_python(declared: Type, value: Value) -> Any:
-    """Return what a function sees of an argument: arrays are lists, numerics are Decimals."""
+def to_python(declared: Type, value: Value, numpy: bool = False) -> Any:
+    """Return what a function sees of a value: arrays are lists (or numpy arrays), numerics Decimals, rows dicts."""
     if isinstance(value, Array):
-        items: List[Any] = list(value.items)
-        if declared.element is not None and declared.element.kind == codec.NUMERIC:
-            items = [None if item is None else decimal(item) for item in items]
-        for length in reversed(value.lengths[1:]):
-            items = [items[i : i + length] for i in range(0, len(items), length)]
-        return items
+        return _to_array(declared.element or declared, value, numpy)
+    if isinstance(value, Row):
+        return _to_dict(declared, value.values, numpy)
+    if isinstance(value, Record):
+        return _to_dict(value.type, value.values, numpy)
     if declared.kind == codec.NUMERIC and value is not None:
         return decimal(value)
     return value
 
 
-def decimal(text: Scalar) -> Decimal:
+def _to_dict(declared: Type, values: Sequence[Value], numpy: bool) -> Dict[str, Any]:
+    return {
+        name: to_python(inner, value, numpy)
+        for (name, inner), value in zip(declared.fields, values)
+        if value is not ABSENT
+    }
+
+
+def _to_array(element: Type, array: Array, numpy: bool) -> Any:
+    if numpy and element.kind in _NUMPY_TYPES:
+        nulls = "".join("1" if item is None else "0" for item in reversed(array.items)) if None in array.items else ""
+        layout = "<%d%s" % (len(array.items), codec.FIXED[element.kind])
+        data = struct.pack(layout, *(0 if item is None else item for item in array.items))
+        bitmap = int(nulls, 2).to_bytes((len(nulls) + 7) // 8, "little") if nulls else None
+        return numpy_array(bytearray(data), 0, element.kind, array.lengths or (0,), bitmap)
+    items: List[Any] = list(array.items)
+    if element.kind in (codec.NUMERIC, codec.COMPOSITE, codec.RECORD):
+        items = [to_python(element, item, numpy) for item in items]
+    for length in reversed(array.lengths[1:]):
+        items = [items[i : i + length] for i in range(0, len(items), length)]
+    return items
+
+
+# The numpy types of the kinds whose arrays may be numpy's
+_NUMPY_TYPES = {
+    codec.BOOL: "?",
+    codec.INT2: "<i2",
+    codec.INT4: "<i4",
+    codec.INT8: "<i8",
+    codec.FLOAT4: "<f4",
+    codec.FLOAT8: "<f8",
+    codec.OID: "<u4",
+}
+
+
+def numpy_array(data: bytearray, offset: int, kind: int, lengths: Tuple[int, ...], nulls: Optional[bytes]) -> Any:
+    """Return a numpy array whose elements lie in `data` at `offset`; a masked one where `nulls` is their bitmap."""
+    import numpy
+
+    count = 1
+    for length in lengths:
+        count *= length
+    elements = (
+        numpy.frombuffer(data, _NUMPY_TYPES[kind], count, offset) if count else numpy.empty(0, _NUMPY_TYPES[kind])
+    )
+    array = elements.reshape(lengths)
+    if nulls is None:
+        return array
+    mask = numpy.unpackbits(numpy.frombuffer(nulls, numpy.uint8), count=count, bitorder="little")
+    return numpy.ma.masked_array(array, mask=mask.astype(bool).reshape(lengths))
+
+
+def decimal(text: object) -> Decimal:
     """Return the Decimal of a NUMERIC's text."""
     try:
         return Decimal(str(text))
@@ -100,16 +215,61 @@ def decimal(text: Scalar) -> Decimal:
 # --- to the wire ----------------------------------------------------------
 
 
-def from_python(declared: Type, result: object) -> Value:
-    """Return the wire value of a function's result."""
-    if declared.kind == codec.VOID and result is not None:
-        fail(NOT_VOID)
+def from_python(declared: Type, result: object, in_array: bool = False) -> Value:
+    """Return the wire value of an object; `in_array`: it is an element of an array."""
     if result is None:
         return None
+    if declared.kind == codec.VOID:
+        fail(NOT_VOID)
     if declared.kind == codec.ARRAY and declared.element is not None:
-        return _array(declared.element.kind, result)
-    value = _exact(declared.kind, result)
+        return _array(declared.element, result)
+    if declared.kind == codec.COMPOSITE:
+        return _composite(declared, result, in_array)
+    value = None if declared.kind == codec.RECORD else _exact(declared.kind, result)
     return TextForm(_string(result)) if value is None else value
+
+
+def _composite(declared: Type, result: Any, in_array: bool) -> Value:
+    if isinstance(result, str):
+        text = _string(result)
+        # The database would say so as well, but not what most likely is the reason.
+        if in_array and not text.lstrip(_SPACE).startswith("("):
+            fail(MALFORMED_RECORD, None, text)
+        return TextForm(text)
+    if isinstance(result, Mapping):
+        return Row([from_python(inner, _value(result, name)) for name, inner in declared.fields])
+    if hasattr(type(result), "__getitem__"):
+        _check_length(declared, result)
+        return Row([from_python(inner, result[i]) for i, (_, inner) in enumerate(declared.fields)])
+    reason = ATTRIBUTE_OF_ELEMENT_MISSING if in_array else ATTRIBUTE_MISSING
+    return Row([from_python(inner, _attribute(result, name, reason)) for name, inner in declared.fields])
+
+
+def _check_length(declared: Type, sequence: Any) -> None:
+    try:
+        length = len(sequence)
+    except Exception as error:
+        fail(LENGTH_DIFFERS, error)
+    if length != len(declared.fields):
+        fail(LENGTH_DIFFERS)
+
+
+def _value(mapping: Any, name: str) -> Any:
+    try:
+        return mapping[name]
+    except KeyError:
+        fail(KEY_MISSING, None, name)
+    except Exception as error:
+        fail(KEY_MISSING, error, name)
+
+
+def _attribute(value: Any, name: str, reason: int) -> Any:
+    try:
+        return getattr(value, name)
+    except AttributeError:
+        fail(reason, None, name)
+    except Exception as error:
+        fail(reason, error, name)
 
 
 def _exact(kind: int, value: Any) -> Scalar:
@@ -117,8 +277,8 @@ def _exact(kind: int, value: Any) -> Scalar:
     if kind == codec.BOOL:
         return bool(value)
     if kind in _RANGES:
-        bound = _RANGES[kind]
-        return int(value) if type(value) is int and -bound <= value < bound else None
+        least, beyond = _RANGES[kind]
+        return int(value) if type(value) is int and least <= value < beyond else None
     if kind in _EXACT:
         return _exact_float(kind, value)
     if kind == codec.BYTEA:
@@ -233,7 +393,8 @@ class _Flattener:
             self.walk(item, depth + 1)
 
 
-def _array(kind: int, result: Any) -> Array:
+def _array(element: Type, result: Any) -> Array:
+    kind = element.kind
     sequence = _sequence(result)
     lengths: Tuple[int, ...] = (len(sequence),)
     if any(isinstance(item, list) for item in sequence):
@@ -243,8 +404,31 @@ def _array(kind: int, result: Any) -> Array:
         return Array((), (), ())
     if len(sequence) > codec.MAX_ELEMENTS:
         fail(TOO_MANY)
+    items: List[Value]
+    if kind in (codec.COMPOSITE, codec.RECORD):
+        items = [from_python(element, item, True) for item in sequence]
+        return Array(lengths, (1,) * len(lengths), items)
     items = [None if item is None else _exact(kind, item) for item in sequence]
     if items.count(None) == sum(item is None for item in sequence):
         return Array(lengths, (1,) * len(lengths), items)
     texts = [None if item is None else _string(item) for item in sequence]
     return Array(lengths, (1,) * len(lengths), texts, True)
+
+
+# --- results of queries ---------------------------------------------------
+
+
+class Shape:
+    """The columns of a query's result: their names, the OIDs of their types, the types' modifiers.
+
+    `handle` is the loop's own.
+    """
+
+    __slots__ = ("columns", "handle", "names", "types", "typmods")
+
+    def __init__(self, description: bytes) -> None:
+        self.columns = codec.decode_description(description)
+        self.names = tuple(column.name for column in self.columns)
+        self.types = tuple(column.oid for column in self.columns)
+        self.typmods = tuple(column.typmod for column in self.columns)
+        self.handle: object = None

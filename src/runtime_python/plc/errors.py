@@ -24,9 +24,9 @@ class QueryCanceled(BaseException):
 
 
 class Source(NamedTuple):
-    """A registered function as a traceback shows it."""
+    """A registered function as a traceback shows it; the function of a DO block is None."""
 
-    function: str
+    function: Optional[str]
     entry: CodeType
     lines: List[str]
 
@@ -54,6 +54,11 @@ def clean(text: str, limit: int = FIELD_LIMIT) -> str:
 def canceled() -> Fields:
     """Return the fields for a cancelled call."""
     return [("C", "57014"), ("M", "canceling statement due to user request")]
+
+
+def too_deep() -> Fields:
+    """Return the fields for a call within too many others."""
+    return [("C", "54001"), ("M", "stack depth limit exceeded")]
 
 
 def describe(error: BaseException) -> Fields:
@@ -94,11 +99,12 @@ def _describe_conversion(error: ConversionError) -> Fields:
     return fields
 
 
-def describe_compilation(function: str, source: str, error: BaseException) -> Fields:
-    """Return the fields for a function whose source does not compile."""
+def describe_compilation(function: Optional[str], source: str, error: BaseException) -> Fields:
+    """Return the fields for a function, or a DO block, whose source does not compile."""
+    name = "anonymous PL/Container code block" if function is None else _title(function)
     fields = [
         ("C", "42601" if isinstance(error, SyntaxError) else "38000"),
-        ("M", clean('could not compile PL/Container function "%s"' % function)),
+        ("M", clean("could not compile " + name)),
     ]
     if not isinstance(error, SyntaxError):
         fields.append(("D", clean(message_of(error))))
@@ -106,11 +112,15 @@ def describe_compilation(function: str, source: str, error: BaseException) -> Fi
     detail = "%s: %s" % (type(error).__name__, error.msg)
     if error.lineno is not None:
         detail += " (line %d)" % error.lineno
-        context = 'PL/Container function "%s", line %d' % (function, error.lineno)
+        context = "%s, line %d" % (_title(function), error.lineno)
         line = _line(source.split("\n"), error.lineno)
         fields.append(("W", clean(context + ("\n    " + line if line else ""))))
     fields.insert(2, ("D", clean(detail)))
     return fields
+
+
+def _title(function: Optional[str]) -> str:
+    return "PL/Container anonymous code block" if function is None else 'PL/Container function "%s"' % function
 
 
 def sqlstate_of(error: BaseException) -> str:
@@ -172,6 +182,6 @@ def _entry(code: CodeType, number: int) -> str:
         line = linecache.getline(code.co_filename, number).strip()
     else:
         name = "<module>" if code is source.entry else code.co_name
-        entry = '  PL/Container function "%s", line %d, in %s' % (source.function, number, name)
+        entry = "  %s, line %d, in %s" % (_title(source.function), number, name)
         line = _line(source.lines, number)
     return entry + "\n    " + line if line else entry

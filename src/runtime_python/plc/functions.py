@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import importlib
 import linecache
 import re
 from types import CodeType, FunctionType
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     import ast
 
 _ONLY_AST = 0x400  # ast.PyCF_ONLY_AST, without the price of the module
-_CO_GENERATOR = 0x20  # inspect.CO_GENERATOR
 _ON_LINE = re.compile(r"\bon line (\d+)")
 
 # GD of PL/Python: shared by all functions of this interpreter
@@ -25,14 +25,19 @@ class Function:
     """A registered function, ready to be called.
 
     `call` takes nothing: arguments are set in `namespace`, the function's globals. `failure` is
-    the payload of the Error that answers each call when the source did not compile.
+    the payload of the Error that answers each call when the source did not compile. `globals` names what
+    a call sets in the namespace, `heavy` those of them that it lets go of, `fields` numbers the fields of a
+    trigger's row.
     """
 
-    __slots__ = ("arguments", "call", "failure", "namespace", "result")
+    __slots__ = ("arguments", "call", "failure", "fields", "flags", "globals", "heavy", "namespace", "result")
 
     def __init__(self, register: codec.Register) -> None:
         self.arguments: Tuple[Tuple[str, codec.Type], ...] = tuple(register.arguments)
         self.result = register.result
+        self.flags = register.flags
+        self.globals, self.heavy = _globals(register)
+        self.fields = {name: number for number, (name, _) in enumerate(register.result.fields)}
         self.failure: Optional[bytes] = None
         self.namespace: Dict[str, Any] = {
             "__builtins__": builtins,
@@ -45,12 +50,43 @@ class Function:
         try:
             self.call = _compile(register, self.namespace)
         except Exception as error:
-            fields = errors.describe_compilation(register.name, register.source, error)
-            self.failure = codec.encode_fields(fields)
-            return
-        if self.call.__code__.co_flags & _CO_GENERATOR:
-            message = "set-returning functions are not supported yet"
-            self.failure = codec.encode_fields([("C", "0A000"), ("M", message)])
+            self.failure = _failure(register, error)
+        if self.flags & codec.FUNCTION_NUMPY and self.failure is None:
+            self.failure = _missing_numpy()
+
+
+def _globals(register: codec.Register) -> Tuple[Tuple[str, ...], Tuple[str, ...]]:
+    if register.flags & (codec.FUNCTION_TRIGGER | codec.FUNCTION_EVENT_TRIGGER):
+        return ("TD",), ("TD",)
+    names = [name for name, _ in register.arguments if name]
+    heavy = [name for name, declared in register.arguments if declared.kind not in codec.FIXED]
+    return (*names, "args"), (*filter(None, heavy), "args") if heavy else ()
+
+
+def check(register: codec.Register) -> Optional[bytes]:
+    """Return the payload of the Error of a source that does not compile, None for one that does."""
+    try:
+        _compile_body(register)
+    except Exception as error:
+        return _failure(register, error)
+    return None
+
+
+def _failure(register: codec.Register, error: Exception) -> bytes:
+    return codec.encode_fields(errors.describe_compilation(_name(register), register.source, error))
+
+
+def _missing_numpy() -> Optional[bytes]:
+    try:
+        importlib.import_module("numpy")
+    except Exception as error:
+        fields = [("C", "0A000"), ("M", "runtime has no numpy"), ("D", errors.clean(errors.message_of(error)))]
+        return codec.encode_fields(fields)
+    return None
+
+
+def _name(register: codec.Register) -> Optional[str]:
+    return None if register.flags & codec.FUNCTION_INLINE else register.name
 
 
 def forget_source(function_id: int) -> None:
@@ -61,6 +97,18 @@ def forget_source(function_id: int) -> None:
 
 
 def _compile(register: codec.Register, namespace: Dict[str, Any]) -> FunctionType:
+    body, source = _compile_body(register)
+    filename = body.co_filename
+    lines = source.split("\n")
+    forget_source(register.function_id)
+    errors.sources[filename] = errors.Source(_name(register), body, lines)
+    # For the traceback module in the hands of users; None: there is no file to compare with.
+    linecache.cache[filename] = (len(source), None, [line + "\n" for line in lines], filename)
+    return FunctionType(body, namespace)
+
+
+def _compile_body(register: codec.Register) -> Tuple[CodeType, str]:
+    """Return the code of a function's body, and the source that its lines are those of."""
     # plpython3u normalises line ends in the same way.
     source = register.source.replace("\r\n", "\n").replace("\r", "\n")
     filename = '<PL/Container function "%s" #%d>' % (register.name, register.function_id)
@@ -71,12 +119,7 @@ def _compile(register: codec.Register, namespace: Dict[str, Any]) -> FunctionTyp
     definition.body = _parse(source, filename) or definition.body
     code = compile(module, filename, "exec", dont_inherit=True)
     (body,) = [constant for constant in code.co_consts if isinstance(constant, CodeType)]
-    lines = source.split("\n")
-    forget_source(register.function_id)
-    errors.sources[filename] = errors.Source(register.name, body, lines)
-    # For the traceback module in the hands of users; None: there is no file to compare with.
-    linecache.cache[filename] = (len(source), None, [line + "\n" for line in lines], filename)
-    return FunctionType(body, namespace)
+    return body, source
 
 
 def _parse(source: str, filename: str) -> List[ast.stmt]:

@@ -11,11 +11,12 @@ import signal
 import socket
 import sys
 import threading
+import traceback
 import types
 from types import FrameType
 from typing import Any, Callable, NoReturn, Optional
 
-from . import codec, convert, errors, functions, plpy
+from . import codec, errors, functions, plpy
 from .codec import ProtocolError
 
 
@@ -27,8 +28,9 @@ def _load_loop() -> Any:
         except ImportError:
             pass
         else:
-            _plc.configure(ProtocolError, convert.fail, convert.decimal)
-            return _plc
+            if hasattr(_plc, "request"):
+                _plc.configure()
+                return _plc
     from .loop import Loop
 
     return Loop()
@@ -55,6 +57,8 @@ class Runtime:
         if kind == codec.REGISTER:
             register = codec.decode_register(payload)
             self.loop.install(register.function_id, functions.Function(register))
+        elif kind == codec.CHECK:
+            return _check(call_id, codec.decode_check(payload))
         elif kind == codec.FORGET:
             function_id = codec.decode_forget(payload)
             self.loop.remove(function_id)
@@ -186,15 +190,29 @@ def main() -> NoReturn:
         runtime.loop.watch(signals.fileno())
     except OSError as error:
         sys.exit("cannot connect to %s: %s" % (path, error))
-    canceled = codec.encode_fields(errors.canceled())
-    try:
-        runtime.loop.serve(data.fileno(), runtime.control, runtime.failure, canceled)
-    except ProtocolError as error:
-        _refuse(data, runtime.loop.last(), error)
+
+    def end(error: Optional[BaseException]) -> NoReturn:
+        if error is None or isinstance(error, ConnectionError):
+            leave(0)
+        if isinstance(error, ProtocolError):
+            _refuse(data, runtime.loop.last(), error)
+        else:
+            traceback.print_exception(type(error), error, error.__traceback__)
         leave(1)
-    except ConnectionError:
-        pass
-    leave(0)
+
+    answers = codec.encode_fields(errors.canceled()), codec.encode_fields(errors.too_deep())
+    try:
+        runtime.loop.serve(data.fileno(), runtime.control, runtime.failure, end, answers)
+    except Exception as error:
+        end(error)
+    end(None)
+
+
+def _check(call_id: int, register: codec.Register) -> bytes:
+    failure = functions.check(register)
+    if failure is not None:
+        return codec.encode_frame(call_id, codec.ERROR, failure)
+    return codec.encode_frame(call_id, codec.RESULT, bytes([codec.FORM_NULL]))
 
 
 def _refuse(data: socket.socket, call_id: int, error: ProtocolError) -> None:

@@ -7,12 +7,23 @@ import math
 import pytest
 from plc.codec import Array, TextForm, Type
 
-from .support import BOOL, BYTEA, DATE, FLOAT4, FLOAT8, INT2, INT4, INT8, NUMERIC, TEXT, VOID, CallError, Sandbox, array
-
-
-def one_dimension(*items: object, text: bool = False) -> Array:
-    return Array((len(items),), (1,), list(items), text)  # type: ignore[arg-type]
-
+from .support import (
+    BOOL,
+    BYTEA,
+    DATE,
+    FLOAT4,
+    FLOAT8,
+    INT2,
+    INT4,
+    INT8,
+    NUMERIC,
+    TEXT,
+    VOID,
+    CallError,
+    Sandbox,
+    array,
+    one_dimension,
+)
 
 EMPTY = Array((), (), [])
 

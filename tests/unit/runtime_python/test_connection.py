@@ -33,7 +33,7 @@ def fresh(runtime_directory: Path, variant: str, interpreter: str, tmp_path: Pat
 def test_ping_is_answered_whenever_no_call_runs(sandbox: Sandbox) -> None:
     for _ in range(3):
         reply = sandbox.greet()
-        assert (reply.version, reply.features, reply.max_frame) == (1, 0, 1 << 30)
+        assert (reply.version, reply.features, reply.max_frame) == (1, codec.FEATURES, 1 << 30)
         assert reply.software.startswith("python 3.")
 
 

@@ -163,11 +163,6 @@ def test_sources_that_the_compiler_can_not_take(sandbox: Sandbox, source: str) -
     assert str(failure(sandbox, source)) == 'could not compile PL/Container function "f"'
 
 
-def test_a_generator_is_not_supported_yet(sandbox: Sandbox) -> None:
-    error = failure(sandbox, "yield 1")
-    assert (error.sqlstate, str(error)) == ("0A000", "set-returning functions are not supported yet")
-
-
 def test_errors_of_conversion_show_the_method_that_failed(sandbox: Sandbox) -> None:
     with pytest.raises(CallError) as caught:
         sandbox.run("class T:\n  def __str__(self):\n    return 1/0\nreturn T()", TEXT)
