@@ -221,8 +221,8 @@ def _set_keywords(keywords: List[str]) -> None:
     _Session.keywords = frozenset(keywords)
 
 
-def _set_features(features: int) -> None:
-    _spi.agree(features)
+def _agree(features: int, max_frame: int) -> None:
+    _spi.agree(features, max_frame)
 
 
 def __dir__() -> List[str]:

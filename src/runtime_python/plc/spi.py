@@ -59,9 +59,10 @@ NO_VALUES: List[object] = []
 class _State:
     """What all queries share."""
 
-    # The loop, in C or in Python, and the feature bits that the backend agreed to.
+    # The loop, in C or in Python; the feature bits and the bytes of a payload that the backend agreed to.
     loop: Any = None
     features = 0
+    max_frame = codec.MAX_FRAME_HANDSHAKE
     # Counts what may have ended cursors: failed statements, subtransactions and transactions that ended.
     upheavals = 0
 
@@ -85,9 +86,9 @@ def connect(loop: Any) -> None:
     _State.loop = loop
 
 
-def agree(features: int) -> None:
-    """Note the features that both ends have."""
-    _State.features = features
+def agree(features: int, max_frame: int) -> None:
+    """Note the features that both ends have, and the bytes that a payload may have."""
+    _State.features, _State.max_frame = features, max_frame
 
 
 # --- requests -------------------------------------------------------------
@@ -104,6 +105,8 @@ def _request(kind: int, payload: bytes) -> List[bytes]:
     """Return the payloads of the backend's answer."""
     if _garbage:
         _discard()
+    if len(payload) > _State.max_frame:
+        raise spiexceptions.make("54000", "query is too large for a message")
     answered, parts = _State.loop.request(kind, payload)
     if answered == codec.ERROR:
         _State.upheavals += 1
@@ -240,15 +243,8 @@ class PLyPlan(_Unique):
         """Execute the plan with values for its parameters; return at most `limit` rows."""
         if type(limit) is not int or limit < 0:
             limit = _limit(limit)
-        # The path of most calls, kept short: _request is written out.
-        payload = self._payload(_VERB_PLAN_LIMIT.pack(codec.SQL_EXECUTE_PLAN, self._number, limit), values, "execute")
-        if _garbage:
-            _discard()
-        answered, parts = _State.loop.request(codec.SQL, payload)
-        if answered == codec.ERROR:
-            _State.upheavals += 1
-            raise spiexceptions.from_payload(parts[0])
-        return _result(parts, "SPI_execute_plan")
+        head = _VERB_PLAN_LIMIT.pack(codec.SQL_EXECUTE_PLAN, self._number, limit)
+        return _result(_request(codec.SQL, self._payload(head, values, "execute")), "SPI_execute_plan")
 
     def cursor(self, values: Sequence[object] = NO_VALUES, /) -> PLyCursor:
         """Open a cursor of the plan with values for its parameters."""

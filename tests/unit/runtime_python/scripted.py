@@ -93,13 +93,13 @@ def scripted(*answers: Answer) -> Iterator[ScriptedLoop]:
     gc.collect()
     spi._garbage.clear()
     spi.connect(loop)
-    spi.agree(FEATURES)
+    spi.agree(FEATURES, codec.MAX_FRAME_DEFAULT)
     try:
         yield loop
         assert not loop.answers
     finally:
         spi.connect(None)
-        spi.agree(0)
+        spi.agree(0, codec.MAX_FRAME_HANDSHAKE)
 
 
 def prepared(number: int = 3, count: int = 1) -> Answer:

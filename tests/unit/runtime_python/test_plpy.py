@@ -175,6 +175,7 @@ def test_quoting_what_is_no_text(sandbox: Sandbox, expression: str, message: str
 
 @pytest.mark.parametrize("call", ["execute('q')", "prepare('q')", "cursor('q')", "subtransaction()", "commit()"])
 def test_queries_of_a_database_that_serves_none(sandbox: Sandbox, call: str) -> None:
+    sandbox.greet(features=0)
     with pytest.raises(CallError) as caught:
         sandbox.run(f"plpy.{call}")
     assert caught.value.sqlstate == "0A000"

@@ -96,6 +96,14 @@ def test_a_query_with_what_no_text_may_have() -> None:
             plpy.execute("select '\ud800'")
 
 
+def test_a_query_that_is_too_large() -> None:
+    with scripted() as loop:
+        spi.agree(codec.FEATURES, 100)
+        with pytest.raises(plpy.spiexceptions.ProgramLimitExceeded, match="query is too large for a message"):
+            plpy.execute("x" * 100)
+        assert loop.sent == []
+
+
 def test_a_limit_that_is_too_large() -> None:
     with scripted(), pytest.raises(OverflowError):
         plpy.execute("q", 1 << 63)
@@ -113,7 +121,7 @@ def test_statements_that_spi_refuses(status: int, name: str) -> None:
 @pytest.mark.parametrize("call", ["execute", "prepare", "cursor", "commit", "rollback", "subtransaction"])
 def test_without_the_feature(call: str) -> None:
     with scripted() as loop:
-        spi.agree(0)
+        spi.agree(0, codec.MAX_FRAME_DEFAULT)
         arguments = ("q",) if call in ("execute", "prepare", "cursor") else ()
         with pytest.raises(plpy.Error, match=f"plpy.{call} is not supported") as caught:
             getattr(plpy, call)(*arguments)
