@@ -116,14 +116,16 @@ def _request(kind: int, payload: bytes) -> List[bytes]:
 
 def _discard() -> None:
     """Tell the backend of plans and cursors that are no longer needed."""
-    items = list(_garbage)
+    # Not iterated over: a finalizer may add to it at any moment.
+    items = [_garbage.popleft() for _ in range(len(_garbage))]
     plans = [item for item in items if isinstance(item, int)]
     cursors = [item for item in items if isinstance(item, str)]
     payload = struct.pack("<BI%dI" % len(plans), codec.SQL_DISCARD, len(plans), *plans)
-    _State.loop.discard(payload + _strings(cursors))
-    # Those that came in the meantime are behind these.
-    for _ in items:
-        _garbage.popleft()
+    try:
+        _State.loop.discard(payload + _strings(cursors))
+    except BaseException:
+        _garbage.extend(items)
+        raise
 
 
 def _string(text: str) -> bytes:

@@ -283,6 +283,23 @@ def test_a_discard_that_fails_is_repeated() -> None:
         assert loop.discarded == [struct.pack("<BIII", 10, 1, 9, 0)]
 
 
+def test_plans_that_nobody_has_any_more_while_others_are_discarded() -> None:
+    with scripted() as loop:
+        first, second = plan(loop, 1, 0), plan(loop, 2, 0)
+        held = [second]
+
+        def discard(payload: bytes) -> None:
+            held.clear()
+            loop.discarded.append(payload)
+
+        loop.discard = discard  # type: ignore[method-assign]
+        del first, second
+        loop.answers.extend([done(4)] * 3)
+        for _ in range(3):
+            plpy.execute("q")
+        assert loop.discarded == [struct.pack("<BIII", 10, 1, number, 0) for number in (1, 2)]
+
+
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
 def test_a_plan_has_no_copies(copied: Any) -> None:
     with scripted() as loop, pytest.raises(TypeError, match="cannot pickle 'PLyPlan' object"):
