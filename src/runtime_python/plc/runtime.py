@@ -81,7 +81,7 @@ class Runtime:
         self._field_limit = min(errors.FIELD_LIMIT, limit // 128)
         plpy._set_keywords(ping.keywords)
         features = ping.features & codec.FEATURES
-        plpy._set_features(features)
+        plpy._agree(features, limit)
         reply = codec.PingReply(
             codec.VERSION,
             features,
