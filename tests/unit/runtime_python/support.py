@@ -63,7 +63,16 @@ class Sandbox:
     calls of their own and return an answer.
     """
 
-    def __init__(self, directory: Path, scratch: Path, interpreter: str, *, pure: bool, **environment: str) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        scratch: Path,
+        interpreter: str,
+        *,
+        pure: bool = False,
+        command: Sequence[str] | None = None,
+        **environment: str,
+    ) -> None:
         self.path = scratch / "sandbox.sock"
         self.output = scratch / "output"
         self.logs: list[tuple[int, dict[str, str]]] = []
@@ -78,7 +87,7 @@ class Sandbox:
             listener.listen(2)
             listener.settimeout(TIMEOUT_S)
             self.process = subprocess.Popen(
-                [interpreter, "-I", str(directory)],
+                command or [interpreter, "-I", str(directory)],
                 env={"PLC_SOCKET": str(self.path), "PLC_PURE": "1" if pure else "0", **environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
