@@ -19,6 +19,7 @@ typedef struct fence
 	Size		size;
 } fence;
 
+static bool fencing;
 static fence *fences;
 static size_t nfences;
 static size_t capacity;
@@ -45,7 +46,7 @@ fuzz_palloc(Size size, int flags)
 	/* The same limit as without a fence. */
 	if ((flags & MCXT_ALLOC_HUGE) == 0 && !AllocSizeIsValid(size))
 		elog(ERROR, "invalid memory alloc request size %zu", size);
-	if (chunk != NULL)
+	if (chunk != NULL && fencing)
 		note_fence(chunk, size);
 	return chunk;
 }
@@ -64,8 +65,15 @@ fuzz_pfree(void *chunk)
 }
 
 void
+fuzz_fence(void)
+{
+	fencing = true;
+}
+
+void
 fuzz_release(void)
 {
+	fencing = false;
 	while (nfences > 0)
 	{
 		nfences--;

@@ -4,7 +4,7 @@
  *
  * AddressSanitizer sees a memory context's blocks, not the chunks in them. Compiled
  * with this header before its own, a source file gets chunks that end in bytes nobody
- * may touch, until fuzz_release() at the end of a round.
+ * may touch, from fuzz_fence() to fuzz_release().
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -15,6 +15,7 @@
 
 extern void *fuzz_palloc(Size size, int flags);
 extern void fuzz_pfree(void *chunk);
+extern void fuzz_fence(void);
 extern void fuzz_release(void);
 
 #ifndef REDZONE_IMPLEMENTATION

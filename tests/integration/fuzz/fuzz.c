@@ -12,6 +12,7 @@
 
 #include "access/htup_details.h"
 #include "access/xact.h"
+#include "catalog/pg_type.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "portability/instr_time.h"
@@ -85,8 +86,23 @@ resize_buffer(void *data, size_t size)
 
 /* --- messages that are nearly right --------------------------------------------- */
 
+/* One in this many values of a message is not what was declared; 0: none is. */
+static uint32 slips;
+
+static bool
+slip(void)
+{
+	return slips > 0 && one_in(slips);
+}
+
 static void
-generate_text(plc_writer *writer)
+write_text(plc_writer *writer, const char *text)
+{
+	plc_write_str(writer, text, strlen(text));
+}
+
+static void
+generate_junk(plc_writer *writer)
 {
 	static const char *const texts[] = {
 		"", "0", "1", "-1", "42", "1.5", "-0.001", "12345.678", "99999999999999999999", "NaN", "Infinity", "1e20",
@@ -107,10 +123,75 @@ generate_text(plc_writer *writer)
 		plc_write_str(writer, bytes, length);
 	}
 	else
-	{
-		const char *text = texts[random_below(lengthof(texts))];
+		write_text(writer, texts[random_below(lengthof(texts))]);
+}
 
-		plc_write_str(writer, text, strlen(text));
+static void
+generate_number(plc_writer *writer)
+{
+	static const char *const numbers[] = {"0", "1", "-1", "42", "1.5", "-0.001", "99.999", "NaN"};
+
+	write_text(writer, numbers[random_below(lengthof(numbers))]);
+}
+
+/* A text that the type's input function takes, most likely. */
+static void
+generate_text(plc_writer *writer, const plc_type *type)
+{
+	if (slip())
+	{
+		generate_junk(writer);
+		return;
+	}
+	switch (type->base)
+	{
+		case BOOLOID:
+			write_text(writer, one_in(2) ? "true" : "f");
+			break;
+		case INT2OID:
+		case INT4OID:
+		case INT8OID:
+		case OIDOID:
+			write_text(writer, one_in(2) ? "12" : "3");
+			break;
+		case FLOAT4OID:
+		case FLOAT8OID:
+		case NUMERICOID:
+			generate_number(writer);
+			break;
+		case BITOID:
+			write_text(writer, "101");
+			break;
+		case DATEOID:
+		case TIMESTAMPTZOID:
+			write_text(writer, one_in(4) ? "infinity" : "2024-02-29 12:34:56+02");
+			break;
+		case INTERVALOID:
+			write_text(writer, "1 day 02:03");
+			break;
+		case JSONOID:
+		case JSONBOID:
+			write_text(writer, "{\"a\": [1, null]}");
+			break;
+		case UUIDOID:
+			write_text(writer, "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11");
+			break;
+		case INETOID:
+			write_text(writer, "127.0.0.1/8");
+			break;
+		case INT4RANGEOID:
+			write_text(writer, one_in(2) ? "[1,5)" : "empty");
+			break;
+		case POINTOID:
+			write_text(writer, "(1,2)");
+			break;
+		default:
+			if (type->kind == PLC_ARRAY || type_is_array(type->base))
+				write_text(writer, one_in(2) ? "{}" : "{1,2}");
+			else if (type_is_enum(type->base))
+				write_text(writer, one_in(2) ? "red" : "green");
+			else
+				write_text(writer, one_in(2) ? "abc" : "\xc3\xa9\xe2\x82\xac");
 	}
 }
 
@@ -120,13 +201,12 @@ generate_fixed(plc_writer *writer, plc_kind kind)
 	uint64		value = random_integer();
 
 	if (kind == PLC_BOOL)
-		value = one_in(64) ? value : value & 1;
+		value = slip() ? value : value & 1;
 	plc_write_bytes(writer, &value, plc_kind_size(kind));
 }
 
 static void generate_value(plc_writer *writer, const plc_type *type);
 
-/* A form, and what it asks for. */
 static void
 generate_array(plc_writer *writer, const plc_type *type)
 {
@@ -135,14 +215,14 @@ generate_array(plc_writer *writer, const plc_type *type)
 	int			ndim = (int) random_below(one_in(8) ? PLC_MAX_DIMENSIONS + 1 : 3);
 	int32		lengths[PLC_MAX_DIMENSIONS];
 	int32		bounds[PLC_MAX_DIMENSIONS];
-	bool		nulls[1024];	/* 3 to the power of 6 is less */
+	bool		nulls[1024];	/* 3 to the power of 6 fits */
 	bool		has_nulls = one_in(3);
 	uint32		count = ndim > 0 ? 1 : 0;
 
 	for (int i = 0; i < ndim; i++)
 	{
 		lengths[i] = 1 + (int32) random_below(3);
-		bounds[i] = one_in(4) ? (int32) random_integer() : 1;
+		bounds[i] = slip() ? (int32) random_integer() : (int32) random_below(5) - 1;
 		count *= (uint32) lengths[i];
 	}
 	for (uint32 i = 0; i < count; i++)
@@ -158,23 +238,22 @@ generate_array(plc_writer *writer, const plc_type *type)
 		else if (plc_kind_is_row(kind))
 			generate_value(writer, type->element);
 		else
-			generate_text(writer);
+			generate_text(writer, type->element);
 	}
 }
 
+/* A form, and what it asks for. */
 static void
 generate_value(plc_writer *writer, const plc_type *type)
 {
-	uint32		choice = random_below(16);
-
-	if (choice == 0)
+	if (slip())
 		plc_write_u8(writer, (uint8) random_below(6));
-	else if (choice == 1)
+	else if (one_in(12))
 		plc_write_u8(writer, PLC_FORM_NULL);
-	else if (choice < 4 || type->kind == PLC_RECORD)
+	else if (one_in(type->kind == PLC_COMPOSITE ? 64 : 8) || type->kind == PLC_RECORD)
 	{
 		plc_write_u8(writer, PLC_FORM_TEXT);
-		generate_text(writer);
+		generate_text(writer, type);
 	}
 	else
 	{
@@ -187,7 +266,7 @@ generate_value(plc_writer *writer, const plc_type *type)
 		else if (plc_kind_size(type->kind) > 0)
 			generate_fixed(writer, type->kind);
 		else
-			generate_text(writer);
+			generate_text(writer, type);
 	}
 }
 
@@ -201,14 +280,14 @@ generate_fields(plc_writer *writer)
 	{
 		plc_write_u8(writer, (uint8) (i == 0 ? 'M' : keys[random_below(sizeof(keys) - 1)]));
 		if (one_in(4))
-			plc_write_str(writer, "22P02", 5);
+			write_text(writer, "22P02");
 		else
-			generate_text(writer);
+			generate_junk(writer);
 	}
 	plc_write_u8(writer, 0);
 }
 
-/* Damages what lies behind the header, at most three times. */
+/* Damages two of three messages behind their header, at most three times each. */
 static void
 damage(plc_writer *writer)
 {
@@ -278,11 +357,15 @@ static void
 check_value(plc_type *from, plc_type *to, Datum value)
 {
 	static plc_writer writer;
-	char	   *text = OidOutputFunctionCall(from->oid, value);
+	Oid			output;
+	bool		is_varlena;
+	char	   *text;
 	char	   *again;
 	plc_reader	reader;
 	bool		is_null;
 
+	getTypeOutputInfo(from->oid, &output, &is_varlena);
+	text = OidOutputFunctionCall(output, value);
 	if (writer.resize == NULL)
 		plc_writer_init(&writer, resize_buffer);
 	begin_message(&writer);
@@ -293,7 +376,7 @@ check_value(plc_type *from, plc_type *to, Datum value)
 	value = plc_type_read(&reader, from, &is_null);
 	if (!plc_read_end(&reader))
 		elog(PANIC, "what was written can't be read: %s", reader.error);
-	again = OidOutputFunctionCall(from->oid, value);
+	again = OidOutputFunctionCall(output, value);
 	if (strcmp(text, again) != 0)
 		elog(PANIC, "\"%s\" became \"%s\"", text, again);
 }
@@ -343,6 +426,7 @@ run_round(const plc_writer *message, plc_type *from, plc_type *to, MemoryContext
 	MemoryContext caller = MemoryContextSwitchTo(context);
 
 	memcpy(payload, message->data + PLC_HEADER_SIZE, length);
+	fuzz_fence();
 	PG_TRY();
 	{
 		if (from == NULL ? decode_fields(payload, length) : decode_value(payload, length, from, to))
@@ -354,6 +438,7 @@ run_round(const plc_writer *message, plc_type *from, plc_type *to, MemoryContext
 	{
 		ErrorData  *error;
 
+		fuzz_release();
 		MemoryContextSwitchTo(context);
 		error = CopyErrorData();
 		/* A bug, or someone wants us to stop. */
@@ -394,6 +479,7 @@ run(plc_type *from, plc_type *to, uint64 seed, int64 rounds, tally *counts)
 		if (i == rounds / 2)
 			before = MemoryContextMemAllocated(TopMemoryContext, true);
 		seed_random(seed + (uint64) i);
+		slips = one_in(2) ? 0 : 4 + random_below(60);
 		begin_message(&message);
 		if (from != NULL)
 			generate_value(&message, from);
