@@ -8,12 +8,13 @@ from __future__ import annotations
 import grp
 import pwd
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from protocol_server.document import ConfigError, Document, Problem, YamlDocument, read_schema, with_defaults
 from protocol_server.runtimes import Pool, Runtime, load_runtimes
+from protocol_server.xml_form import XmlDocument
 
 __all__ = ["Config", "ConfigError", "Pool", "Problem", "Runtime", "ServerConfig", "load"]
 
@@ -80,10 +81,15 @@ class ServerConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """Both files, checked together."""
+    """All files, checked together."""
 
     server: ServerConfig
     runtimes: Mapping[str, Runtime]
+    """Those in force: the host's own win over those that were rolled out."""
+    rolled_out: Mapping[str, Runtime] = field(default_factory=dict)
+    local: Mapping[str, Runtime] = field(default_factory=dict)
+    removed: tuple[str, ...] = ()
+    """Ids that this host's own file takes away."""
 
 
 _PATH_KEYS: Final = (
@@ -137,24 +143,40 @@ def _gid(document: Document, key: str, group: str) -> int:
         return -1
 
 
-def load(server_file: Path, runtimes_file: Path | None = None) -> Config:
-    """Read and check both files; `runtimes_file` stands in for the one that the server's file names.
+def load(server_file: Path, runtimes_file: Path | None = None, local_file: Path | None = None) -> Config:
+    """Read and check all files; `runtimes_file` and `local_file` stand in for those that the server's file names.
 
-    Raises ConfigError with every problem of both files, in the order of file and line.
+    Raises ConfigError with every problem of all files, in the order of file and line.
     """
     server_document = YamlDocument(server_file)
     server = _load_server(server_document)
     problems = list(server_document.problems)
-    runtimes: dict[str, Runtime] = {}
-    file = runtimes_file
-    if file is None and isinstance(server_document.value, dict):
-        # Also when the server's file is refused: whoever mends it wants to know of the other one's problems, too.
-        named = server.runtimes_file if server is not None else server_document.value.get("runtimes_file")
-        file = Path(named) if isinstance(named, str | Path) else None
+    # Also when the server's file is refused: whoever mends it wants to know of the others' problems, too.
+    file = runtimes_file or _named_file(server_document, server, "runtimes_file")
+    rolled_out: dict[str, Runtime] = {}
     if file is not None:
         document = YamlDocument(file)
-        runtimes = load_runtimes(document, server)
+        rolled_out = load_runtimes(document, server)
         problems += document.problems
+    file = local_file or _named_file(server_document, server, "local_runtimes_file")
+    local: dict[str, Runtime] = {}
+    removed: tuple[str, ...] = ()
+    if file is not None and (local_file is not None or file.exists()):
+        xml = XmlDocument(file)
+        local = load_runtimes(xml, server)
+        removed = tuple(xml.removed)
+        for identifier in local.keys() & xml.removed.keys():
+            xml.problems.append(Problem(xml.file, xml.removed[identifier], f"<removed>: {identifier!r} is a <runtime>"))
+        problems += xml.problems
     if problems or server is None:
         raise ConfigError(sorted(set(problems)))
-    return Config(server, runtimes)
+    kept = {identifier: runtime for identifier, runtime in rolled_out.items() if identifier not in removed}
+    return Config(server, {**kept, **local}, rolled_out, local, removed)
+
+
+def _named_file(document: YamlDocument, server: ServerConfig | None, key: str) -> Path | None:
+    if server is not None:
+        path: Path = getattr(server, key)
+        return path
+    named = document.value.get(key) if isinstance(document.value, dict) else None
+    return Path(named) if isinstance(named, str) else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Final
 
@@ -73,6 +73,28 @@ class Runtime:
     container_logging: bool = True
     mounts: tuple[Mount, ...] = ()
     device_requests: tuple[DeviceRequest, ...] = ()
+
+
+def plain(runtime: Runtime) -> dict[str, Any]:
+    """A runtime as runtimes.yml has it."""
+    values = asdict(runtime)
+    values["command"] = list(runtime.command)
+    values["roles"] = list(runtime.roles)
+    values["mounts"] = [
+        {"host": mount.host, "container": mount.container, "access": "rw" if mount.writable else "ro"}
+        for mount in runtime.mounts
+    ]
+    values["device_requests"] = [_plain_request(request) for request in runtime.device_requests]
+    return values
+
+
+def _plain_request(request: DeviceRequest) -> dict[str, Any]:
+    values: dict[str, Any] = {"all": request.all, "capabilities": list(request.capabilities)}
+    if request.driver:
+        values["driver"] = request.driver
+    if request.ids:
+        values["ids"] = list(request.ids)
+    return values
 
 
 def load_runtimes(document: Document, server: ServerConfig | None) -> dict[str, Runtime]:
