@@ -674,11 +674,11 @@ plc_lease_connection(void)
 /* --- what the server knows ------------------------------------------------ */
 
 /*
- * Asks the server what it knows of sandboxes, runtimes and functions: what the current user may see, or all
- * where that may see statistics of others. Returns JSON in the current memory context.
+ * Asks the server what it knows of sandboxes, runtimes and functions: what concerns the
+ * current user, or all. Returns JSON in the current memory context.
  */
 char *
-plc_lease_ask(const char *what)
+plc_lease_ask(const char *what, bool sees_all)
 {
 	int			fd = connect_server();
 	TimestampTz deadline = TimestampTzPlusMilliseconds(GetCurrentTimestamp(), plc_lease_timeout);
@@ -695,7 +695,7 @@ plc_lease_ask(const char *what)
 		plc_write_str(&request, what, strlen(what));
 		plc_write_server_text(&request, role, strlen(role));
 		plc_write_server_text(&request, database, strlen(database));
-		plc_write_u8(&request, has_privs_of_role(GetUserId(), ROLE_PG_MONITOR) ? 1 : 0);
+		plc_write_u8(&request, sees_all ? 1 : 0);
 		plc_frame_end(&request);
 		if (!send_message(fd, &request))
 			connect_failed();

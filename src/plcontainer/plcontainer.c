@@ -9,11 +9,12 @@
 #include <limits.h>
 
 #include "access/htup_details.h"
+#include "catalog/pg_authid.h"
 #include "catalog/pg_proc.h"
 #include "funcapi.h"
 #include "miscadmin.h"
 #include "nodes/parsenodes.h"
-#include "utils/builtins.h"
+#include "utils/acl.h"
 #include "utils/fmgrprotos.h"
 #include "utils/guc.h"
 #include "utils/syscache.h"
@@ -32,7 +33,10 @@ PG_FUNCTION_INFO_V1(plcontainer_call_handler);
 PG_FUNCTION_INFO_V1(plcontainer_inline_handler);
 PG_FUNCTION_INFO_V1(plcontainer_validator);
 PG_FUNCTION_INFO_V1(plcontainer_session_sandboxes);
-PG_FUNCTION_INFO_V1(plcontainer_ask_server);
+PG_FUNCTION_INFO_V1(plcontainer_containers_json);
+PG_FUNCTION_INFO_V1(plcontainer_config_json);
+PG_FUNCTION_INFO_V1(plcontainer_statistics_json);
+PG_FUNCTION_INFO_V1(plcontainer_refresh_config);
 
 void
 _PG_init(void)
@@ -111,12 +115,43 @@ plcontainer_session_sandboxes(PG_FUNCTION_ARGS)
 	return (Datum) 0;
 }
 
-Datum
-plcontainer_ask_server(PG_FUNCTION_ARGS)
+/*
+ * What a session has done is told before the server is asked. Whether a role may see what
+ * others do is the server's to apply; who may refresh is a matter of privileges on the function.
+ */
+static Datum
+ask_server(const char *what, bool sees_all)
 {
-	char	   *what = text_to_cstring(PG_GETARG_TEXT_PP(0));
-
-	/* What this session has done is known before it is asked for. */
 	plc_statistics_tell();
-	PG_RETURN_DATUM(DirectFunctionCall1(jsonb_in, CStringGetDatum(plc_lease_ask(what))));
+	return DirectFunctionCall1(jsonb_in, CStringGetDatum(plc_lease_ask(what, sees_all)));
+}
+
+static bool
+is_monitor(void)
+{
+	return has_privs_of_role(GetUserId(), ROLE_PG_MONITOR);
+}
+
+Datum
+plcontainer_containers_json(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_DATUM(ask_server("containers", is_monitor()));
+}
+
+Datum
+plcontainer_config_json(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_DATUM(ask_server("config", is_monitor()));
+}
+
+Datum
+plcontainer_statistics_json(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_DATUM(ask_server("statistics", is_monitor()));
+}
+
+Datum
+plcontainer_refresh_config(PG_FUNCTION_ARGS)
+{
+	PG_RETURN_DATUM(ask_server("refresh", true));
 }

@@ -222,7 +222,7 @@ extern void plc_lease_close(plc_lease *lease);
 PLC_NORETURN extern void plc_lease_lost(plc_lease *lease);
 extern void plc_lease_ended(plc_lease *lease, int level);
 extern int	plc_lease_connection(void);
-extern char *plc_lease_ask(const char *what);
+extern char *plc_lease_ask(const char *what, bool sees_all);
 extern void plc_leases_init(void);
 extern void plc_leases_list(ReturnSetInfo *rsinfo);
 extern void plc_leases_forget(uint32 function_id);
