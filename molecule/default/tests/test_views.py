@@ -48,7 +48,7 @@ def test_configuration(session: Session) -> None:
 
 def test_refresh_is_an_administrators(session: Session, analyst: Session) -> None:
     assert "42501" in analyst.run("SELECT plcontainer_refresh_config()")
-    assert session.run("SELECT jsonb_typeof(plcontainer_refresh_config())") == "object"
+    assert session.run("SELECT jsonb_typeof(plcontainer_refresh_config())") == "array"
 
 
 def test_statistics_add_up(segment: SegmentHost) -> None:
