@@ -94,6 +94,23 @@ set_generic_field(int code, const char *text)
 	return text == NULL ? 0 : err_generic_string(code, text);
 }
 
+/* The query that an error is in, and the place in it where that is known. */
+static int
+set_internal_query(const char *query, const char *position)
+{
+	if (query == NULL)
+		return 0;
+	(void) internalerrquery(query);
+	if (position != NULL)
+	{
+		long		number = strtol(position, NULL, 10);
+
+		if (number > 0 && number <= INT_MAX)
+			(void) internalerrposition((int) number);
+	}
+	return 0;
+}
+
 /* Reports fields at a level; does not return from ERROR. */
 static void
 report(int level, const plc_fields *fields, int sqlstate)
@@ -109,6 +126,7 @@ report(int level, const plc_fields *fields, int sqlstate)
 			 detail != NULL ? errdetail_internal("%s", detail) : 0,
 			 hint != NULL ? errhint("%s", hint) : 0,
 			 context != NULL ? errcontext("%s", context) : 0,
+			 set_internal_query(field_text(fields, 'q'), field_text(fields, 'p')),
 			 set_generic_field(PG_DIAG_SCHEMA_NAME, field_text(fields, 's')),
 			 set_generic_field(PG_DIAG_TABLE_NAME, field_text(fields, 't')),
 			 set_generic_field(PG_DIAG_COLUMN_NAME, field_text(fields, 'c')),

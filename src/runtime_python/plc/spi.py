@@ -9,6 +9,7 @@ from __future__ import annotations
 import operator
 import struct
 from collections import deque
+from contextlib import suppress
 from typing import Any, Deque, Dict, Iterator, List, NoReturn, Sequence, Union, overload
 
 from . import codec, spiexceptions
@@ -68,7 +69,7 @@ class _State:
 
 
 # Plans (int) and cursors (str) that nobody refers to any more. A finalizer runs at any time in any thread:
-# it only leaves them here, for the next request to tell the backend.
+# it leaves them here, for the next request to tell the backend.
 _garbage: Deque[Union[int, str]] = deque()
 
 
@@ -359,6 +360,9 @@ class PLyCursor(_Unique):
     def __del__(self) -> None:
         if not self._closed:
             _garbage.append(self._name)
+            # At once where that is possible: it may keep tables locked after the call.
+            with suppress(RuntimeError):
+                _discard()
 
     def __iter__(self) -> PLyCursor:
         return self

@@ -67,6 +67,8 @@ class ScriptedLoop:
         return self.answers.popleft()
 
     def discard(self, payload: bytes) -> None:
+        if self.call == -1:
+            raise RuntimeError("no call runs")
         self.discarded.append(payload)
 
     def describe(self, description: bytes) -> Shape:
@@ -98,7 +100,7 @@ def scripted(*answers: Answer) -> Iterator[ScriptedLoop]:
         yield loop
         assert not loop.answers
     finally:
-        spi.connect(None)
+        loop.call = -1
         spi.agree(0, codec.MAX_FRAME_HANDSHAKE)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -182,6 +183,15 @@ def test_cursors(sandbox: Sandbox) -> None:
     source = "c = plpy.cursor('q')\ns = sum(r['i'] for r in c)\nc.close()\nreturn s"
     assert sandbox.run(source) == sum(range(15))
     assert [payload[0] for _, payload in sandbox.requests] == [4, 6, 6, 7]
+
+
+@pytest.mark.parametrize("end", ["return 1", "1/0"])
+def test_a_cursor_ends_with_its_call(sandbox: Sandbox, end: str) -> None:
+    sandbox.script.append(codec.encode_strings("c1"))
+    function = sandbox.define(f"c = plpy.cursor('q')\n{end}")
+    with suppress(CallError):
+        sandbox.call(function)
+    assert [payload[0] for _, payload in sandbox.requests] == [codec.SQL_OPEN, codec.SQL_DISCARD]
 
 
 def test_a_cursor_in_an_aborted_subtransaction(sandbox: Sandbox) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import struct
 from typing import Any
@@ -135,13 +134,25 @@ def test_closing() -> None:
         assert not spi._garbage
 
 
-def test_cursors_that_nobody_has_are_closed_with_the_next_request() -> None:
+DISCARD = struct.pack("<BII", 10, 0, 1) + text("c1")
+
+
+def test_a_cursor_that_nobody_has_is_closed() -> None:
     with scripted() as loop:
         cursor(loop)
-        gc.collect()
+        assert loop.discarded == [DISCARD]
+
+
+def test_a_cursor_that_nobody_has_is_closed_in_the_next_call() -> None:
+    with scripted() as loop:
+        made = cursor(loop)
+        loop.call = -1
+        del made
+        assert loop.discarded == []
+        loop.call = 8
         loop.answers.append(done(4))
         plpy.execute("q")
-        assert loop.discarded == [struct.pack("<BII", 10, 0, 1) + text("c1")]
+        assert loop.discarded == [DISCARD]
 
 
 @pytest.mark.parametrize(
