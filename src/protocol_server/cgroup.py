@@ -1,13 +1,14 @@
-"""Memory counters of a process's cgroup, version 1 and 2.
+"""What a process's cgroup counts, version 1 and 2: memory, deaths for want of it, and CPU time.
 
-They tell an out-of-memory kill apart from any other SIGKILL. Docker 20.10 reports `OOMKilled=false` for such kills on
-version 1, so the kernel is asked. The counters vanish with the cgroup, some 10 ms after the process: they have to be
-read as soon as its end is known.
+The counters tell an out-of-memory kill apart from any other SIGKILL. Docker 20.10 reports `OOMKilled=false` for such
+kills on version 1, so the kernel is asked. The counters vanish with the cgroup, some 10 ms after the process: they
+have to be read as soon as its end is known.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -29,40 +30,90 @@ class MemoryEvents:
     limit_hit: bool
 
 
-def _find_mount(mountinfo: str, kind: str) -> list[tuple[PurePosixPath, Path]]:
-    """Mounts of the memory controller as (root inside the hierarchy, mount point)."""
+@dataclass(frozen=True)
+class Usage:
+    """What a sandbox uses now, None where that is not known; memory is without cache that would be dropped first."""
+
+    memory_bytes: int | None
+    cpu_s: float | None
+
+
+def _find_mount(mountinfo: str, kind: str, controller: str) -> list[tuple[PurePosixPath, Path]]:
+    """Mounts of a controller as (root inside the hierarchy, mount point)."""
     found = []
     for line in mountinfo.splitlines():
         left, _, right = line.partition(" - ")
         before, after = left.split(), right.split()
         if len(before) < 5 or len(after) < 3 or after[0] != kind:
             continue
-        if kind == "cgroup2" or "memory" in after[2].split(","):
+        if kind == "cgroup2" or controller in after[2].split(","):
             found.append((PurePosixPath(before[3]), Path(before[4])))
     return found
 
 
-def memory_directory(pid: int, proc: Path = Path("/proc")) -> tuple[Path, int] | None:
-    """The directory with the memory counters of a process's cgroup, and the cgroup version; None when out of sight."""
+def controller_directory(pid: int, controller: str, proc: Path = Path("/proc")) -> tuple[Path, int] | None:
+    """Where a controller counts for a process's cgroup, and the cgroup version; None when out of sight."""
     try:
         groups = (proc / str(pid) / "cgroup").read_text(encoding="utf-8")
         mountinfo = (proc / "self" / "mountinfo").read_text(encoding="utf-8")
     except OSError:
         return None
-    # A hybrid host lists both; where version 1 has the memory controller, version 2 has not.
+    # A hybrid host lists both; where version 1 has the controller, version 2 has not.
     by_version: dict[int, str] = {}
     for line in groups.splitlines():
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
-        if "memory" in controllers.split(","):
+        if controller in controllers.split(","):
             by_version[1] = path
         elif not controllers:
             by_version[2] = path
     for version, path in sorted(by_version.items()):
-        for root, mount in _find_mount(mountinfo, "cgroup" if version == 1 else "cgroup2"):
+        for root, mount in _find_mount(mountinfo, "cgroup" if version == 1 else "cgroup2", controller):
             if PurePosixPath(path).is_relative_to(root):
                 return mount / PurePosixPath(path).relative_to(root), version
     return None
+
+
+def memory_directory(pid: int, proc: Path = Path("/proc")) -> tuple[Path, int] | None:
+    """The directory with the memory counters of a process's cgroup, and the cgroup version; None when out of sight."""
+    return controller_directory(pid, "memory", proc)
+
+
+def usage_of_process(pid: int, proc: Path = Path("/proc")) -> Usage:
+    """What the cgroup uses that a process is in."""
+    found = (controller_directory(pid, name, proc) for name in ("memory", "cpuacct"))
+    return read_usage([directory for directory, _ in filter(None, found)])
+
+
+def read_usage(directories: Iterable[Path]) -> Usage:
+    """What a cgroup uses that has these directories: one per controller in version 1, one in version 2."""
+    memory: int | None = None
+    cpu_s: float | None = None
+    for directory in directories:
+        for name, cache in (("memory.usage_in_bytes", "total_inactive_file"), ("memory.current", "inactive_file")):
+            text = _text(directory / name).strip()
+            if text.isdigit():
+                memory = max(0, int(text) - _values(_text(directory / "memory.stat")).get(cache, 0))
+        text = _text(directory / "cpuacct.usage").strip()
+        if text.isdigit():
+            cpu_s = int(text) / 1e9
+        used_us = _values(_text(directory / "cpu.stat")).get("usage_usec")
+        if used_us is not None:
+            cpu_s = used_us / 1e6
+    return Usage(memory, cpu_s)
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
+
+
+def _values(text: str) -> dict[str, int]:
+    """Numbers by name, as in memory.stat."""
+    pairs = (line.partition(" ") for line in text.splitlines())
+    return {name: int(number) for name, _, number in pairs if number.strip().isdigit()}
 
 
 class MemoryCounters:
@@ -105,11 +156,7 @@ class MemoryCounters:
 
 def parse_memory_events(texts: list[str]) -> MemoryEvents:
     """Counters from the texts of `_FILES`: of version 1 when there is more than one, of version 2 otherwise."""
-    values = {}
-    for line in texts[0].splitlines():
-        name, _, number = line.partition(" ")
-        if number.strip().isdigit():
-            values[name] = int(number)
+    values = _values(texts[0])
     if len(texts) > 1:
         most, limit = (int(text) for text in texts[1:])
         return MemoryEvents(values.get("oom_kill", 0), most >= limit - _SLACK_BYTES)

@@ -6,8 +6,8 @@ Everything here is pure: bytes in, values out. A violation raises ProtocolViolat
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import astuple, dataclass
 from typing import Final
 
 from protocol_server.errors import ProtocolViolationError
@@ -25,6 +25,12 @@ TYPE_GRANT: Final = 33
 TYPE_RECLAIM: Final = 34
 TYPE_RECLAIMED: Final = 35
 TYPE_EXITED: Final = 36
+TYPE_QUERY: Final = 37
+TYPE_ANSWER: Final = 38
+TYPE_STATISTICS: Final = 39
+
+#: An Answer may be larger than other messages of this conversation.
+MAX_ANSWER: Final = 64 * 1024 * 1024
 
 #: Longest name PostgreSQL stores, in bytes; a role, database or runtime beyond it cannot exist.
 MAX_NAME: Final = 63
@@ -57,7 +63,34 @@ class ReclaimRequest:
     token: str
 
 
-Request = LeaseRequest | ReclaimRequest
+@dataclass(frozen=True)
+class QueryRequest:
+    """A backend asks for what its SQL views show, or for a reload; `monitor` says that `role` may see others' rows."""
+
+    what: str
+    role: str
+    database: str
+    monitor: bool
+
+
+@dataclass(frozen=True)
+class FunctionStatistics:
+    """What a session added to the sums of one function, an object id of its database."""
+
+    function: int
+    calls: int
+    rows: int
+    errors: int
+    bytes_sent: int
+    bytes_received: int
+    microseconds: int
+
+
+Request = LeaseRequest | ReclaimRequest | QueryRequest
+
+#: What a Query may ask for.
+QUERIES: Final = ("containers", "statistics", "config", "refresh")
+_STATISTICS: Final = struct.Struct("<I6Q")
 
 
 class Reader:
@@ -75,6 +108,13 @@ class Reader:
         piece = self._payload[self._position : end]
         self._position = end
         return piece
+
+    def flag(self, what: str) -> bool:
+        """A `u8` that is 0 or 1."""
+        value = self.take(1, what)[0]
+        if value > 1:
+            raise ProtocolViolationError(f"{what} is {value}, neither 0 nor 1")
+        return value == 1
 
     def u32(self, what: str) -> int:
         """An unsigned 32-bit integer."""
@@ -120,14 +160,32 @@ class Reader:
 
 def decode_header(data: bytes) -> Header:
     """A request's header from exactly 16 bytes."""
+    return _header(data, (TYPE_LEASE, TYPE_RECLAIM, TYPE_QUERY), "a request to the protocol server")
+
+
+def decode_notice_header(data: bytes) -> Header:
+    """The header, from exactly 16 bytes, of what a backend sends while it has a lease."""
+    return _header(data, (TYPE_STATISTICS,), "what the connection of a lease carries behind its request")
+
+
+def _header(data: bytes, kinds: tuple[int, ...], what: str) -> Header:
     call_id, kind, flags, reserved, length = HEADER.unpack(data)
-    if kind not in (TYPE_LEASE, TYPE_RECLAIM):
-        raise ProtocolViolationError(f"message type {kind} is not a request to the protocol server")
+    if kind not in kinds:
+        raise ProtocolViolationError(f"message type {kind} is not {what}")
     if flags != 0 or reserved != 0:
         raise ProtocolViolationError("reserved bits of the frame header are set")
     if length > MAX_PAYLOAD:
         raise ProtocolViolationError(f"payload of {length} bytes is larger than {MAX_PAYLOAD}")
     return Header(call_id, kind, length)
+
+
+def decode_statistics(payload: bytes) -> tuple[FunctionStatistics, ...]:
+    """What a Statistics frame adds."""
+    reader = Reader(payload)
+    count = reader.u32("the number of functions")
+    items = reader.take(count * _STATISTICS.size, "the functions")
+    reader.end()
+    return tuple(FunctionStatistics(*item) for item in _STATISTICS.iter_unpack(items))
 
 
 def decode_request(header: Header, payload: bytes) -> Request:
@@ -143,6 +201,15 @@ def decode_request(header: Header, payload: bytes) -> Request:
             member_of=reader.texts("the list of roles", MAX_NAME),
             database=reader.text("the database", MAX_NAME),
         )
+    elif header.type == TYPE_QUERY:
+        request = QueryRequest(
+            what=reader.text("what is asked for", MAX_NAME),
+            role=reader.text("the role", MAX_NAME),
+            database=reader.text("the database", MAX_NAME),
+            monitor=reader.flag("whether the role is a monitor"),
+        )
+        if request.what not in QUERIES:
+            raise ProtocolViolationError(f"there is no answer to {request.what!r}, only to {', '.join(QUERIES)}")
     else:
         request = ReclaimRequest(token=reader.text("the token", _TOKEN_LENGTH))
     reader.end()
@@ -155,10 +222,10 @@ def pack_text(value: str) -> bytes:
     return _U32.pack(len(data)) + data
 
 
-def pack_frame(kind: int, call_id: int, payload: bytes) -> bytes:
+def pack_frame(kind: int, call_id: int, payload: bytes, limit: int = MAX_PAYLOAD) -> bytes:
     """A frame: 16 bytes of header, then the payload."""
-    if len(payload) > MAX_PAYLOAD:
-        raise ValueError(f"payload of {len(payload)} bytes is larger than {MAX_PAYLOAD}")
+    if len(payload) > limit:
+        raise ValueError(f"payload of {len(payload)} bytes is larger than {limit}")
     return HEADER.pack(call_id, kind, 0, 0, len(payload)) + payload
 
 
@@ -172,6 +239,23 @@ def encode_lease(call_id: int, request: LeaseRequest) -> bytes:
 def encode_reclaim(call_id: int, token: str) -> bytes:
     """A Reclaim frame, as a backend sends it."""
     return pack_frame(TYPE_RECLAIM, call_id, _HELLO.pack(MAGIC, VERSION, 0) + pack_text(token))
+
+
+def encode_query(call_id: int, request: QueryRequest) -> bytes:
+    """A Query frame, as a backend sends it."""
+    payload = _HELLO.pack(MAGIC, VERSION, 0) + pack_text(request.what) + pack_text(request.role)
+    return pack_frame(TYPE_QUERY, call_id, payload + pack_text(request.database) + bytes([request.monitor]))
+
+
+def encode_statistics(items: Iterable[FunctionStatistics]) -> bytes:
+    """A Statistics frame, as a backend sends it."""
+    packed = [_STATISTICS.pack(*astuple(item)) for item in items]
+    return pack_frame(TYPE_STATISTICS, 0, _U32.pack(len(packed)) + b"".join(packed))
+
+
+def encode_answer(call_id: int, text: str) -> bytes:
+    """An Answer frame."""
+    return pack_frame(TYPE_ANSWER, call_id, pack_text(text), MAX_ANSWER)
 
 
 def encode_grant(call_id: int, sandbox: str, token: str) -> bytes:

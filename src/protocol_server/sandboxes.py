@@ -12,7 +12,7 @@ import enum
 import secrets
 import time
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -29,6 +29,7 @@ from protocol_server.errors import (
     StartFailedError,
 )
 from protocol_server.logs import Log
+from protocol_server.metrics import Gauge, Metrics
 
 _BACKOFF_FIRST_S: Final = 1.0
 _BACKOFF_LAST_S: Final = 60.0
@@ -51,7 +52,8 @@ class State(enum.Enum):
 class Sandbox:
     """One sandbox. `connections` is there from READY until the backend has them; `definition` as it was at the start.
 
-    `role` is there from LEASED on: whose place it takes until it is gone.
+    `role` is there from LEASED on: whose place it takes until it is gone. `started_at` is seconds since 1970, 0 when an
+    earlier server started it.
     """
 
     id: str
@@ -60,6 +62,7 @@ class Sandbox:
     state: State
     role: str | None = None
     connections: Connections | None = None
+    started_at: float = 0.0
     ready_at: float = 0.0
     exit: Exit | None = None
     exited: asyncio.Event = field(default_factory=asyncio.Event)
@@ -95,10 +98,11 @@ class _Pool:
 class Sandboxes:
     """All sandboxes of this host, leased, warm and on their way."""
 
-    def __init__(self, config: Config, backend: Backend, log: Log) -> None:
+    def __init__(self, config: Config, backend: Backend, log: Log, metrics: Metrics | None = None) -> None:
         self._config = config.server
         self._backend = backend
         self._log = log
+        self._metrics = metrics or Metrics()
         self._caps = RoleCaps(config.server)
         self._pools = {name: _Pool(runtime) for name, runtime in config.runtimes.items()}
         self._all: dict[str, Sandbox] = {}
@@ -111,6 +115,9 @@ class Sandboxes:
     def __contains__(self, sandbox: object) -> bool:
         return sandbox in self._all
 
+    def __iter__(self) -> Iterator[Sandbox]:
+        return iter(tuple(self._all.values()))
+
     def __len__(self) -> int:
         return len(self._all)
 
@@ -122,6 +129,22 @@ class Sandboxes:
     def count(self, state: State) -> int:
         """How many sandboxes are in `state`."""
         return sum(1 for sandbox in self._all.values() if sandbox.state is state)
+
+    def get(self, sandbox_id: str) -> Sandbox | None:
+        """A sandbox by its id."""
+        return self._all.get(sandbox_id)
+
+    def gauges(self) -> Iterator[Gauge]:
+        """What the metrics tell of sandboxes and pools."""
+        states = [((state.value,), float(self.count(state))) for state in State]
+        yield "sandboxes", "Sandboxes by state.", ("state",), states
+        yield "sandboxes_limit", "Sandboxes that this host allows.", (), [((), self._config.max_sandboxes)]
+        yield "queue_length", "Requests that wait for a sandbox.", (), [((), self.waiting)]
+        pools = self._pools.items()
+        ready = [((name,), float(len(pool.ready))) for name, pool in pools]
+        yield "pool_ready", "Sandboxes that are kept ready, by runtime.", ("runtime",), ready
+        targets = [((name,), float(pool.target)) for name, pool in pools]
+        yield "pool_target", "Sandboxes that are to be kept ready, by runtime.", ("runtime",), targets
 
     def runtime(self, name: str) -> Runtime:
         """The runtime called `name`. Raises LeaseError (42704) that lists those that exist."""
@@ -137,6 +160,7 @@ class Sandboxes:
         """
         self.runtime(name)
         self._check_open()
+        began = time.monotonic()
         await self._caps.enter(role, self._queued())
         try:
             sandbox, warm = await self._acquire(name)
@@ -144,6 +168,8 @@ class Sandboxes:
             self._caps.leave(role)
             raise
         sandbox.role = role
+        if not warm:
+            self._metrics.waits.observe(time.monotonic() - began)
         return sandbox, warm
 
     def _check_open(self) -> None:
@@ -262,6 +288,13 @@ class Sandboxes:
         self._all[sandbox_id] = sandbox
         self.retire(sandbox, "orphan")
 
+    def take_back(self, sandbox: Sandbox, end: Exit) -> None:
+        """End a leased sandbox; whoever holds it is told `end`."""
+        if sandbox.state is State.LEASED:
+            sandbox.exit = end
+            sandbox.exited.set()
+            self.retire(sandbox, "taken back")
+
     def retire(self, sandbox: Sandbox, why: str) -> None:
         """Kill a sandbox and remove it, in the background; it counts against the cap until it is gone."""
         if sandbox.state is State.STOPPING:
@@ -290,6 +323,7 @@ class Sandboxes:
         if sandbox.watch is not None and sandbox.watch is not asyncio.current_task():
             sandbox.watch.cancel()
         del self._all[sandbox.id]
+        self._metrics.removals.labels(why).inc()
         if sandbox.role is not None:
             self._caps.leave(sandbox.role)
         duration = round((time.monotonic() - began) * 1000, 1)
@@ -455,7 +489,7 @@ class Sandboxes:
     # starting and watching
 
     def _start(self, pool: _Pool) -> None:
-        sandbox = Sandbox(secrets.token_hex(8), pool.runtime.id, pool.runtime, State.STARTING)
+        sandbox = Sandbox(secrets.token_hex(8), pool.runtime.id, pool.runtime, State.STARTING, started_at=time.time())
         self._all[sandbox.id] = sandbox
         pool.starting += 1
         self._starts += 1
@@ -476,12 +510,14 @@ class Sandboxes:
             pool.starting -= 1
             self._starts -= 1
         if failure is not None:
+            self._metrics.start_failures.labels(sandbox.runtime).inc()
             self.retire(sandbox, "start failed")
             if self._pools.get(sandbox.runtime) is pool:
                 self._failed(pool, failure)
             self._pump()
             return
         sandbox.ready_at = time.monotonic()
+        self._metrics.starts.labels(sandbox.runtime).observe(sandbox.ready_at - began)
         duration = round((sandbox.ready_at - began) * 1000, 1)
         self._log.info("sandbox_started", sandbox=sandbox.id, runtime=sandbox.runtime, ms=duration)
         current = self._pools.get(sandbox.runtime)
@@ -545,6 +581,7 @@ class Sandboxes:
         if sandbox.state is State.STOPPING:
             return
         sandbox.exit = end
+        self._metrics.deaths.labels(sandbox.runtime, end.sqlstate).inc()
         state = sandbox.state.value
         self._log.warning(
             "sandbox_exited",

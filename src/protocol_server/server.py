@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-import array
 import asyncio
 import contextlib
 import errno
+import json
 import os
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from protocol_server import __version__, codec
-from protocol_server.backends import Backend, backend_class
+from protocol_server.activity import Activity
+from protocol_server.backends import Backend, Exit, backend_class
 from protocol_server.backends.rendezvous import describe_full, remove_directory, sandboxes_directory
-from protocol_server.config import RESTART_KEYS, Config, ConfigError, Runtime
+from protocol_server.config import RESTART_KEYS, Config, ConfigError, Problem, Runtime
+from protocol_server.control import ControlServer, Operations
 from protocol_server.errors import (
+    SQLSTATE_CONFIG_FILE_ERROR,
     SQLSTATE_CONNECTION_DOES_NOT_EXIST,
+    SQLSTATE_IDLE_SESSION_TIMEOUT,
     SQLSTATE_INSUFFICIENT_PRIVILEGE,
     SQLSTATE_OBJECT_IN_USE,
     SQLSTATE_SYSTEM_ERROR,
@@ -30,16 +35,19 @@ from protocol_server.errors import (
 )
 from protocol_server.leases import Lease, LeaseStore, new_lease, token_hash
 from protocol_server.logs import Log
+from protocol_server.metrics import Gauge, Metrics
+from protocol_server.overview import Overview, Row, config_row, runtime_row
 from protocol_server.process import Peer, Watch, peer_of
-from protocol_server.sandboxes import Sandbox, Sandboxes
+from protocol_server.sandboxes import Sandbox, Sandboxes, State
+from protocol_server.sockets import listen, read, send
+from protocol_server.statistics import Statistics
 from protocol_server.systemd import Notifier
 
-_LISTEN_BACKLOG: Final = 512
-_SEND_TIMEOUT_S: Final = 5.0
 #: How long a connection may stay after its sandbox has ended, for the backend to read why.
 _LINGER_S: Final = 60.0
 _RECONCILE_INTERVAL_S: Final = 60.0
 _SHUTDOWN_S: Final = 5.0
+_IDLE_LOOK_S: Final = 1.0
 
 
 class ServerError(Exception):
@@ -62,7 +70,7 @@ class _Unclaimed:
             self.watch.close()
 
 
-class Server:
+class Server(Operations):
     """The protocol server of one host."""
 
     def __init__(
@@ -77,15 +85,26 @@ class Server:
         except (LookupError, TypeError) as error:
             raise ServerError(str(error)) from error
         self._backend = make(config.server, log, self._on_available)
-        self._sandboxes = Sandboxes(config, self._backend, log)
+        self._metrics = Metrics()
+        self._sandboxes = Sandboxes(config, self._backend, log, self._metrics)
         self._store = LeaseStore(config.server.state_directory / "leases", log)
         self._unclaimed: dict[str, _Unclaimed] = {}
+        #: Leases in force by sandbox, held ones and unclaimed ones.
+        self._leases: dict[str, Lease] = {}
         self._held: set[str] = set()
+        self._overview = Overview(self._sandboxes, self._backend, self._leases)
+        self._statistics = Statistics()
+        self._activity = Activity()
+        self._control = ControlServer(self)
+        self._metrics.observe(self._gauges)
         self._connections: set[asyncio.Task[None]] = set()
         self._background: set[asyncio.Task[None]] = set()
         self._without_lease = 0
         self._stop = asyncio.Event()
-        self._reload = asyncio.Event()
+        self._reload_wanted = asyncio.Event()
+        self._reloading = asyncio.Lock()
+        self._lease_ended = asyncio.Event()
+        self._started_at = time.time()
         self._reconcile_wanted = asyncio.Event()
         self._reconciled = False
 
@@ -94,12 +113,22 @@ class Server:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+        loop.add_signal_handler(signal.SIGHUP, self._reload_wanted.set)
         loop.set_exception_handler(self._on_loop_error)
-        listener = await asyncio.to_thread(self._prepare)
+        listener, control = await asyncio.to_thread(self._prepare)
+        await self._open_control(control)
+        if self._drain_file.exists():
+            self._sandboxes.drain()
+            self._log.warning("still_draining", hint="plcontainer undrain")
         self._adopt_leases(await asyncio.to_thread(self._store.load))
         await self._backend.open()
-        for work in (self._accept(listener), self._follow_reloads(), self._follow_reconciles(), self._check_images()):
+        for work in (
+            self._accept(listener),
+            self._follow_reloads(),
+            self._follow_reconciles(),
+            self._check_images(),
+            self._take_idle_leases_back(),
+        ):
             self._spawn(work)
         if (interval_s := self._notifier.watchdog_interval_s) is not None:
             self._spawn(self._ping(interval_s))
@@ -114,6 +143,9 @@ class Server:
         self._log.info("stopping", leases=len(self._held), sandboxes=len(self._sandboxes))
         listener.close()
         self._config.server.socket.unlink(missing_ok=True)
+        self._config.server.control_socket.unlink(missing_ok=True)
+        self._lease_ended.set()
+        await self._control.close()
         for unclaimed in self._unclaimed.values():
             unclaimed.close()
         tasks = self._background | self._connections
@@ -126,16 +158,26 @@ class Server:
 
     # start
 
-    def _prepare(self) -> socket.socket:
-        """Make the directories and the listening socket."""
+    def _prepare(self) -> tuple[socket.socket, socket.socket]:
+        """Make the directories and the listening sockets, that for backends and that for operators."""
         config = self._config.server
+        path = config.socket
         try:
             for directory in (sandboxes_directory(config.state_directory), config.state_directory / "leases"):
                 directory.mkdir(mode=0o700, exist_ok=True)
                 directory.chmod(0o700)
-            return _listen(config.socket, config.socket_gid)
+            listener = listen(path, config.socket_gid)
+            path = config.control_socket
+            return listener, listen(path, config.control_gid)
         except OSError as error:
-            raise ServerError(f"cannot listen at {config.socket}: {error}") from error
+            raise ServerError(f"cannot listen at {path}: {error}") from error
+
+    async def _open_control(self, listener: socket.socket) -> None:
+        port = self._config.server.metrics_port
+        try:
+            await self._control.open(listener, port)
+        except OSError as error:
+            raise ServerError(f"cannot tell metrics on port {port} of 127.0.0.1: {error}") from error
 
     def _adopt_leases(self, leases: list[Lease]) -> None:
         for lease in leases:
@@ -144,6 +186,7 @@ class Server:
             if lease.backend_gone:
                 self._reap(unclaimed, "backend is gone")
                 continue
+            self._leases[sandbox.id] = lease
             self._unclaimed[lease.token_sha256] = unclaimed
             grace_s = self._config.server.reclaim_grace_s
             loop = asyncio.get_running_loop()
@@ -162,8 +205,13 @@ class Server:
         self._end_lease(unclaimed.lease, unclaimed.sandbox, why)
 
     def _end_lease(self, lease: Lease, sandbox: Sandbox, why: str) -> None:
-        self._store.remove(lease.sandbox)
+        self._forget(lease)
         self._sandboxes.retire(sandbox, why)
+
+    def _forget(self, lease: Lease) -> None:
+        self._store.remove(lease.sandbox)
+        self._leases.pop(lease.sandbox, None)
+        self._lease_ended.set()
 
     # connections
 
@@ -199,6 +247,9 @@ class Server:
                 call_id = header.call_id
                 self._check_peer(peer)
                 request = codec.decode_request(header, payload)
+                if isinstance(request, codec.QueryRequest):
+                    await send(sock, codec.encode_answer(call_id, json.dumps(await self._answer(request))))
+                    return
                 if isinstance(request, codec.LeaseRequest):
                     held = self._grant(sock, peer, call_id, request, log)
                 else:
@@ -208,6 +259,7 @@ class Server:
                     counted = False
                     await self._hold(sock, lease, sandbox, gone)
             except LeaseError as error:
+                self._metrics.refusals.labels(error.sqlstate).inc()
                 log.info("request_refused", sqlstate=error.sqlstate, message=error.message)
                 await self._refuse(sock, call_id, error)
             except (OSError, TimeoutError) as error:
@@ -220,8 +272,8 @@ class Server:
         limit_s = self._config.server.request_timeout_s
         try:
             async with asyncio.timeout(limit_s):
-                header = codec.decode_header(await _read(sock, codec.HEADER.size))
-                return header, await _read(sock, header.length)
+                header = codec.decode_header(await read(sock, codec.HEADER.size))
+                return header, await read(sock, header.length)
         except TimeoutError:
             raise ProtocolViolationError(f"the request was not complete within {limit_s:g} s") from None
 
@@ -246,7 +298,7 @@ class Server:
 
     async def _refuse(self, sock: socket.socket, call_id: int, error: LeaseError) -> None:
         with contextlib.suppress(OSError, TimeoutError):
-            await _send(sock, codec.encode_error(call_id, error.fields()))
+            await send(sock, codec.encode_error(call_id, error.fields()))
 
     @contextlib.asynccontextmanager
     async def _grant(
@@ -255,7 +307,7 @@ class Server:
         """A new lease, granted; it ends with the context, except when the server stops."""
         began = time.monotonic()
         _check_role(self._sandboxes.runtime(request.runtime), request)
-        gone = asyncio.create_task(_read_end(sock))
+        gone = asyncio.create_task(self._follow(sock, request.database, request.role))
         try:
             sandbox, warm = await self._acquire(request, gone)
             lease, token = new_lease(sandbox.id, request.runtime, request.role, request.database, peer)
@@ -265,8 +317,12 @@ class Server:
                 # Nobody has the token, so nobody could ever claim this lease.
                 self._end_lease(lease, sandbox, "not granted")
                 raise
-            duration = round((time.monotonic() - began) * 1000, 1)
-            log.info("lease_granted", warm=warm, ms=duration, **_facts(lease))
+            took_s = time.monotonic() - began
+            self._metrics.leases.labels(request.runtime).inc()
+            self._metrics.grants.labels("yes" if warm else "no").observe(took_s)
+            # The record of who ran something where; the image is named by its digest.
+            image = sandbox.definition.image if sandbox.definition is not None else None
+            log.info("lease_granted", warm=warm, ms=round(took_s * 1000, 1), image=image, **_facts(lease))
             async with self._holding(lease, sandbox):
                 yield lease, sandbox, gone
         finally:
@@ -301,7 +357,7 @@ class Server:
                 detail=describe_full(self._config.server.state_directory, error),
             ) from error
         frame = codec.encode_grant(call_id, sandbox.id, token)
-        await _send(sock, frame, (connections.data.fileno(), connections.signal.fileno()))
+        await send(sock, frame, (connections.data.fileno(), connections.signal.fileno()))
         sandbox.close_connections()
 
     @contextlib.asynccontextmanager
@@ -324,10 +380,10 @@ class Server:
             raise LeaseError(SQLSTATE_INSUFFICIENT_PRIVILEGE, "the lease belongs to another process")
         del self._unclaimed[key]
         unclaimed.close()
-        gone = asyncio.create_task(_read_end(sock))
+        gone = asyncio.create_task(self._follow(sock, lease.database, lease.role))
         try:
             async with self._holding(lease, sandbox):
-                await _send(sock, codec.encode_reclaimed(call_id, sandbox.id))
+                await send(sock, codec.encode_reclaimed(call_id, sandbox.id))
                 log.info("lease_reclaimed", **_facts(lease))
                 yield lease, sandbox, gone
         finally:
@@ -337,6 +393,7 @@ class Server:
     async def _holding(self, lease: Lease, sandbox: Sandbox) -> AsyncIterator[None]:
         """While a connection holds a lease. A server that stops leaves the lease to its successor."""
         self._held.add(lease.token_sha256)
+        self._leases[lease.sandbox] = lease
         why = "released"
         try:
             yield
@@ -358,11 +415,138 @@ class Server:
             exited.cancel()
         if sandbox.exit is not None and not gone.done():
             end = sandbox.exit
-            self._store.remove(lease.sandbox)
-            await _send(sock, codec.encode_exited(sandbox.id, end.reason, end.sqlstate))
+            self._forget(lease)
+            await send(sock, codec.encode_exited(sandbox.id, end.reason, end.sqlstate))
             await asyncio.wait((gone,), timeout=_LINGER_S)
         if gone.done():
             gone.result()
+
+    async def _follow(self, sock: socket.socket, database: str, role: str) -> None:
+        """Take what a backend says while it waits for a lease and has it; return when it closes the connection."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                start = await loop.sock_recv(sock, codec.HEADER.size)
+                if not start:
+                    return
+                head = start + await read(sock, codec.HEADER.size - len(start))
+                header = codec.decode_notice_header(head)
+                payload = await read(sock, header.length)
+            except OSError:
+                return
+            self._statistics.add(database, role, codec.decode_statistics(payload))
+
+    async def _answer(self, request: codec.QueryRequest) -> list[Row]:
+        """What a backend asked for, as rows that its role may see."""
+        role = None if request.monitor else request.role
+        if request.what == "containers":
+            return await self._overview.sandboxes(role)
+        if request.what == "statistics":
+            return self._statistics.rows(request.database, role)
+        if request.what == "config":
+            return self.runtimes()
+        if role is not None:
+            raise LeaseError(SQLSTATE_INSUFFICIENT_PRIVILEGE, f'role "{role}" may not have the configuration read anew')
+        problems = await self.reload()
+        if problems:
+            raise LeaseError(
+                SQLSTATE_CONFIG_FILE_ERROR,
+                "the configuration is refused; the one before stays in force",
+                detail="\n".join(map(str, problems)),
+            )
+        return [{"runtimes": len(self._config.runtimes)}]
+
+    # what an operator may ask for
+
+    def state(self) -> dict[str, Any]:
+        """The server in a few figures."""
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "started_at": round(self._started_at, 3),
+            "draining": self._sandboxes.draining,
+            "backend": self._config.server.backend,
+            "backend_available": self._backend.available,
+            "runtimes": len(self._config.runtimes),
+            "leases": len(self._leases),
+            "sandboxes": {state.value: self._sandboxes.count(state) for state in State},
+            "max_sandboxes": self._config.server.max_sandboxes,
+            "waiting": self._sandboxes.waiting,
+        }
+
+    async def sandboxes(self) -> list[Row]:
+        """One row per sandbox."""
+        return await self._overview.sandboxes()
+
+    def runtimes(self) -> list[Row]:
+        """One row per runtime."""
+        return [runtime_row(runtime) for runtime in self._config.runtimes.values()]
+
+    def config(self) -> Row:
+        """The configuration that is in force."""
+        return config_row(self._config)
+
+    def metrics(self) -> bytes:
+        """All figures in Prometheus' text format."""
+        return self._metrics.text()
+
+    def _gauges(self) -> Iterator[Gauge]:
+        yield from self._sandboxes.gauges()
+        per_runtime = Counter(lease.runtime for lease in self._leases.values())
+        leases = [((name,), float(per_runtime[name])) for name in self._config.runtimes]
+        yield "leases", "Leases in force, by runtime.", ("runtime",), leases
+        yield "backend_available", "Whether sandboxes can be started.", (), [((), float(self._backend.available))]
+        yield "draining", "Whether new leases are refused.", (), [((), float(self._sandboxes.draining))]
+
+    @property
+    def _drain_file(self) -> Path:
+        """There while the host is drained: a restart of the server in the middle of maintenance does not end it."""
+        return self._config.server.state_directory / "drained"
+
+    async def drain(self, wait_s: float, idle_s: float | None) -> None:
+        """Refuse new leases and wait for the end of those that are there; see Operations."""
+        self._sandboxes.drain()
+        self._drain_file.touch(mode=0o600)
+        self._log.warning("drained", leases=len(self._leases))
+        deadline = time.monotonic() + wait_s
+        while self._leases and not self._stop.is_set() and self._sandboxes.draining:
+            if idle_s is not None:
+                self._take_back(idle_s)
+            left_s = deadline - time.monotonic()
+            if left_s <= 0:
+                return
+            self._lease_ended.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left_s if idle_s is None else min(left_s, _IDLE_LOOK_S)):
+                    await self._lease_ended.wait()
+
+    def undrain(self) -> None:
+        """Grant leases again."""
+        self._drain_file.unlink(missing_ok=True)
+        self._sandboxes.undrain()
+        self._lease_ended.set()
+        self._log.info("undrained")
+
+    # idle sessions
+
+    async def _take_idle_leases_back(self) -> None:
+        while True:
+            limit_s = self._config.server.lease_idle_s
+            await asyncio.sleep(max(_IDLE_LOOK_S, limit_s / 10))
+            if limit_s > 0:
+                self._take_back(limit_s)
+
+    def _take_back(self, limit_s: float) -> None:
+        """Take the sandboxes of sessions back that have been idle for `limit_s`."""
+        leases = [lease for lease in self._leases.values() if lease.token_sha256 in self._held]
+        self._activity.keep({lease.backend_pid for lease in leases})
+        for lease in leases:
+            sandbox = self._sandboxes.get(lease.sandbox)
+            idle_s = self._activity.idle_s(lease.backend_pid)
+            if sandbox is not None and idle_s is not None and idle_s >= limit_s:
+                end = Exit(f"was taken back: its session was idle for {idle_s:.0f} s", SQLSTATE_IDLE_SESSION_TIMEOUT)
+                self._log.info("lease_idle", idle_s=round(idle_s, 1), **_facts(lease))
+                self._sandboxes.take_back(sandbox, end)
 
     # restarts and reloads
 
@@ -401,23 +585,31 @@ class Server:
 
     async def _follow_reloads(self) -> None:
         while True:
-            await self._reload.wait()
-            self._reload.clear()
+            await self._reload_wanted.wait()
+            self._reload_wanted.clear()
+            await self.reload()
+
+    async def reload(self) -> list[Problem]:
+        """Read the configuration anew; when there are problems, the one before stays in force."""
+        async with self._reloading:
             self._notifier.reloading()
             try:
                 config = await asyncio.to_thread(self._reload_config)
             except ConfigError as error:
                 for problem in error.problems:
                     self._log.alert("config_rejected", file=problem.file, line=problem.line, rule=problem.rule)
+                self._metrics.reloads.labels("rejected").inc()
                 self._notifier.ready(f"{len(self._config.runtimes)} runtimes; the last reload was rejected")
-                continue
+                return error.problems
             self._apply(config)
+            self._metrics.reloads.labels("applied").inc()
             self._notifier.ready(f"{len(config.runtimes)} runtimes")
-            self._spawn(self._check_images())
+        self._spawn(self._check_images())
+        return []
 
     def _apply(self, config: Config) -> None:
         old = self._config.server
-        ignored = {key: getattr(old, key) for key in (*RESTART_KEYS, "socket_gid")}
+        ignored = {key: getattr(old, key) for key in (*RESTART_KEYS, "socket_gid", "control_gid")}
         changed = [key for key in RESTART_KEYS if getattr(config.server, key) != ignored[key]]
         if changed:
             self._log.warning("config_needs_restart", keys=changed)
@@ -476,66 +668,3 @@ def _check_role(runtime: Runtime, request: codec.LeaseRequest) -> None:
             f'role "{request.role}" may not use runtime "{runtime.id}"',
             detail=f"Allowed are {', '.join(sorted(runtime.roles))} and their members.",
         )
-
-
-def _listen(path: Path, gid: int) -> socket.socket:
-    """Listen at `path`, mode 0660. A socket that nobody listens at is replaced in one step, with its rights set."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        try:
-            probe.connect(str(path))
-        except (FileNotFoundError, ConnectionRefusedError):
-            pass
-        else:
-            raise OSError(errno.EADDRINUSE, "another server listens there")
-    part = path.with_name(path.name + ".new")
-    part.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    try:
-        listener.bind(str(part))
-        try:
-            os.chown(part, -1, gid)
-        except PermissionError as error:
-            raise PermissionError(
-                error.errno, f"could not give the socket to group {gid}: the server's user must be a member of it"
-            ) from error
-        part.chmod(0o660)
-        listener.listen(_LISTEN_BACKLOG)
-        part.rename(path)
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
-async def _read(sock: socket.socket, count: int) -> bytes:
-    loop = asyncio.get_running_loop()
-    data = bytearray()
-    while len(data) < count:
-        piece = await loop.sock_recv(sock, count - len(data))
-        if not piece:
-            raise ConnectionResetError(errno.ECONNRESET, "the backend closed the connection")
-        data += piece
-    return bytes(data)
-
-
-async def _read_end(sock: socket.socket) -> None:
-    """Return when the peer has closed the connection. Raises ProtocolViolationError when it sends something instead."""
-    try:
-        data = await asyncio.get_running_loop().sock_recv(sock, 1)
-    except OSError:
-        return
-    if data:
-        raise ProtocolViolationError("a lease's connection carries no requests but the first")
-
-
-async def _send(sock: socket.socket, frame: bytes, descriptors: tuple[int, ...] = ()) -> None:
-    """Send a frame; descriptors travel with its first byte. Bounded: a peer that does not read is given up."""
-    loop = asyncio.get_running_loop()
-    async with asyncio.timeout(_SEND_TIMEOUT_S):
-        sent = 0
-        if descriptors:
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
-            # The peer has read nothing yet and the socket's buffer is empty: this does not block.
-            sent = sock.sendmsg([frame], rights)
-        if sent < len(frame):
-            await loop.sock_sendall(sock, frame[sent:])

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from protocol_server.cgroup import Usage
 from protocol_server.config import Runtime, ServerConfig
 from protocol_server.logs import Log
 
@@ -101,6 +102,10 @@ class Backend(ABC):
     @abstractmethod
     def alive(self, sandbox: str) -> bool:
         """Whether a sandbox that was started here still runs: a quick look, no conversation."""
+
+    async def usage(self, sandbox: str) -> Usage | None:  # noqa: ARG002 - a backend that knows overrides this
+        """What a running sandbox uses; None where the backend cannot tell."""
+        return None
 
     @abstractmethod
     async def stop(self, sandbox: str) -> None:

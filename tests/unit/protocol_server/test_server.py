@@ -282,7 +282,7 @@ def test_connections_without_a_lease_are_bounded(directory: Path) -> None:
 def test_anything_after_the_grant_is_a_violation(directory: Path) -> None:
     async def test(world: World) -> None:
         with await world.lease() as backend:
-            backend.sock.sendall(b"x")
+            backend.sock.sendall(codec.encode_lease(8, codec.LeaseRequest("echo", "alice", (), "db")))
             with pytest.raises(ServerError) as caught:
                 await world.call(backend.receive)
             assert caught.value.fields["C"] == "08P01"
