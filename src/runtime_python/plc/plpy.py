@@ -173,7 +173,9 @@ def prepare(query: str, types: Sequence[str] = (), /) -> _spi.PLyPlan:
     return _spi.prepare(_checked("prepare", query, "str"), types)
 
 
-def execute(query: Union[str, _spi.PLyPlan], values: Any = _spi.NO_VALUES, limit: Any = None, /) -> _spi.PLyResult:
+def execute(
+    query: Union[str, _spi.PLyPlan, None] = None, values: Any = _spi.NO_VALUES, limit: Any = None, /
+) -> _spi.PLyResult:
     """Execute a query, `execute(query, limit)`, or a plan, `execute(plan, values, limit)`."""
     if isinstance(query, _spi.PLyPlan):
         return query.execute(values, 0 if limit is None else limit)
@@ -185,7 +187,7 @@ def execute(query: Union[str, _spi.PLyPlan], values: Any = _spi.NO_VALUES, limit
     raise Error("plpy.execute expected a query or a plan")
 
 
-def cursor(query: Union[str, _spi.PLyPlan], values: Any = _spi.NO_VALUES, /) -> _spi.PLyCursor:
+def cursor(query: Union[str, _spi.PLyPlan, None] = None, values: Any = _spi.NO_VALUES, /) -> _spi.PLyCursor:
     """Open a cursor of a query, `cursor(query)`, or of a plan, `cursor(plan, values)`."""
     if isinstance(query, _spi.PLyPlan):
         return query.cursor(values)

@@ -20,6 +20,7 @@ from .spiexceptions import Error, SPIError
 Row = Dict[str, Any]
 
 _SPI_OK_FETCH = 3
+_SPI_ERROR_ARGUMENT = -6
 _SPI_ERRORS = {
     -1: "SPI_ERROR_CONNECT",
     -2: "SPI_ERROR_COPY",
@@ -140,12 +141,18 @@ def _strings(texts: Sequence[str]) -> bytes:
     return _U32.pack(len(texts)) + b"".join(map(_string, texts))
 
 
-def _limit(value: object) -> int:
-    """Return a limit of rows as it is sent; 0 or less is none."""
+def _limit(value: object, function: str) -> int:
+    """Return a limit of rows as it is sent; 0 is none."""
     number = operator.index(value)  # type: ignore[arg-type]
     if number > _LARGEST_LIMIT:
         raise OverflowError("Python int too large to convert to C long")
-    return max(number, 0)
+    if number < 0:
+        _refuse_status(function, _SPI_ERROR_ARGUMENT)
+    return number
+
+
+def _refuse_status(function: str, status: int) -> NoReturn:
+    raise SPIError("%s failed: %s" % (function, _SPI_ERRORS.get(status, "Unrecognized SPI code %d" % status)))
 
 
 # --- results --------------------------------------------------------------
@@ -213,7 +220,7 @@ def _result(parts: List[bytes], function: str) -> PLyResult:
     first = parts[0]
     status, processed, length = _ROWS_HEAD.unpack_from(first)
     if status < 0:
-        raise SPIError("%s failed: %s" % (function, _SPI_ERRORS.get(status, "Unrecognized SPI code %d" % status)))
+        _refuse_status(function, status)
     if length == 0:
         return PLyResult(status, processed, [], None)
     loop = _State.loop
@@ -245,7 +252,7 @@ class PLyPlan(_Unique):
     def execute(self, values: Sequence[object] = NO_VALUES, limit: int = 0, /) -> PLyResult:
         """Execute the plan with values for its parameters; return at most `limit` rows."""
         if type(limit) is not int or limit < 0:
-            limit = _limit(limit)
+            limit = _limit(limit, "SPI_execute_plan")
         head = _VERB_PLAN_LIMIT.pack(codec.SQL_EXECUTE_PLAN, self._number, limit)
         return _result(_request(codec.SQL, self._payload(head, values, "execute")), "SPI_execute_plan")
 
@@ -317,7 +324,7 @@ def _type_names(types: Any) -> List[str]:
 def execute(query: str, limit: int) -> PLyResult:
     """Execute a query and return its result."""
     _require(codec.FEATURE_SQL, "execute")
-    payload = bytes([codec.SQL_EXECUTE]) + _string(query) + struct.pack("<Q", _limit(limit))
+    payload = bytes([codec.SQL_EXECUTE]) + _string(query) + struct.pack("<Q", _limit(limit, "SPI_execute"))
     return _result(_request(codec.SQL, payload), "SPI_execute")
 
 
@@ -389,7 +396,7 @@ class PLyCursor(_Unique):
             raise ValueError("fetch from a closed cursor")
         if count < 0:
             raise ValueError("cannot fetch backwards")
-        missing = _limit(count) - len(self._ahead)
+        missing = _limit(count, "SPI_cursor_fetch") - len(self._ahead)
         if self._is_doubtful() or (missing > 0 and not self._done):
             self._fetch(max(missing, 1))
         rows = [self._ahead.popleft() for _ in range(min(count, len(self._ahead)))]

@@ -24,7 +24,7 @@ def numbers(*values: int) -> list[dict[str, Any]]:
 # --- execute and results --------------------------------------------------
 
 
-@pytest.mark.parametrize(("arguments", "limit"), [((), 0), ((5,), 5), ((0,), 0), ((-1,), 0), ((True,), 1)])
+@pytest.mark.parametrize(("arguments", "limit"), [((), 0), ((5,), 5), ((0,), 0), ((True,), 1)])
 def test_execute_sends_the_query_and_its_limit(arguments: tuple[int, ...], limit: int) -> None:
     with scripted(rows_answer({"i": 1})) as loop:
         result = plpy.execute("select 'ü'", *arguments)
@@ -81,7 +81,7 @@ def test_a_result_of_several_messages() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [(1,), (None,), (["select 1"],), ("q", "1"), ("q", 1.5), ("q", None), ("q", [1], 5), (b"q",)],
+    [(), (1,), (None,), (["select 1"],), ("q", "1"), ("q", 1.5), ("q", None), ("q", [1], 5), (b"q",)],
 )
 def test_execute_refuses_what_is_no_query_and_no_plan(arguments: Any) -> None:
     with scripted(), pytest.raises(plpy.Error, match=r"^plpy\.execute expected a query or a plan$"):
@@ -101,6 +101,16 @@ def test_a_query_that_is_too_large() -> None:
         spi.agree(codec.FEATURES, 100)
         with pytest.raises(plpy.spiexceptions.ProgramLimitExceeded, match="query is too large for a message"):
             plpy.execute("x" * 100)
+        assert loop.sent == []
+
+
+def test_a_limit_below_none() -> None:
+    with scripted() as loop:
+        with pytest.raises(plpy.SPIError, match=r"^SPI_execute failed: SPI_ERROR_ARGUMENT$"):
+            plpy.execute("q", -1)
+        made = plan(loop, count=0)
+        with pytest.raises(plpy.SPIError, match=r"^SPI_execute_plan failed: SPI_ERROR_ARGUMENT$"):
+            made.execute([], -1)
         assert loop.sent == []
 
 

@@ -44,7 +44,7 @@ def test_opening() -> None:
         assert loop.sent[1] == (codec.SQL, b"\x05" + struct.pack("<II", 3, 1) + b"[2]")
 
 
-@pytest.mark.parametrize("arguments", [(5,), (None,), ("q", [1])])
+@pytest.mark.parametrize("arguments", [(), (5,), (None,), ("q", [1])])
 def test_what_is_no_query_and_no_plan(arguments: Any) -> None:
     with scripted(), pytest.raises(plpy.Error, match=r"^plpy\.cursor expected a query or a plan$"):
         plpy.cursor(*arguments)
