@@ -20,9 +20,12 @@ protocol_error(const char *message)
 	return -1;
 }
 
-/* Raises the ConversionError of a reason, caused by the error that is set, if one is. */
+/*
+ * Raises the ConversionError of a reason, whose argument may be NULL, caused by the error that is
+ * set, if one is.
+ */
 int
-conversion_error(int reason)
+conversion_error_of(int reason, PyObject *argument)
 {
 	PyObject   *type;
 	PyObject   *value;
@@ -39,7 +42,7 @@ conversion_error(int reason)
 	}
 	number = PyLong_FromLong(reason);
 	if (number != NULL)
-		result = PyObject_CallFunctionObjArgs(state.fail, number, value != NULL ? value : Py_None, NULL);
+		result = PyObject_CallFunctionObjArgs(state.fail, number, value != NULL ? value : Py_None, argument, NULL);
 	if (result != NULL)
 		PyErr_SetString(PyExc_SystemError, "conversion error was not raised");
 	Py_XDECREF(result);
@@ -48,6 +51,12 @@ conversion_error(int reason)
 	Py_XDECREF(value);
 	Py_XDECREF(traceback);
 	return -1;
+}
+
+int
+conversion_error(int reason)
+{
+	return conversion_error_of(reason, NULL);
 }
 
 /* --- memory ---------------------------------------------------------------- */
@@ -93,40 +102,6 @@ populate_arenas(void)
 
 /* --- the module ------------------------------------------------------------ */
 
-/* Takes kinds out of a codec.Type. */
-static int
-type_kinds(PyObject *type, uint8_t *kind, uint8_t *element)
-{
-	PyObject   *inner = NULL;
-	long		number = -1;
-
-	*element = PLC_VOID;
-	if (PyTuple_Check(type))
-	{
-		number = PyLong_AsLong(PyTuple_GetItem(type, 0));
-		inner = PyTuple_GetItem(type, 1);
-	}
-	if (inner == NULL || number < 0 || number > UINT8_MAX)
-	{
-		if (!PyErr_Occurred())
-			PyErr_SetString(PyExc_TypeError, "not a type descriptor");
-		return -1;
-	}
-	*kind = (uint8_t) number;
-	return inner == Py_None ? 0 : type_kinds(inner, element, &(uint8_t) {0});
-}
-
-static void
-free_function(function *dropped)
-{
-	for (uint32_t i = 0; i < dropped->count; i++)
-		Py_XDECREF(dropped->arguments[i].name);
-	Py_XDECREF(dropped->call);
-	Py_XDECREF(dropped->namespace);
-	Py_XDECREF(dropped->failure);
-	free(dropped);
-}
-
 static void
 remove_function(uint32_t id)
 {
@@ -139,7 +114,7 @@ remove_function(uint32_t id)
 		if (found->id == id)
 		{
 			*link = found->next;
-			free_function(found);
+			release_function(found);
 			return;
 		}
 		link = &found->next;
@@ -166,9 +141,10 @@ set_argument(function *installed, argument *declared, PyObject *pair)
 	PyObject   *name = PyTuple_GetItem(pair, 0);
 	PyObject   *type = PyTuple_GetItem(pair, 1);
 
-	if (name == NULL || type == NULL || type_kinds(type, &declared->kind, &declared->element) < 0)
+	if (name == NULL || type == NULL ||
+		parse_type(type, &declared->type, (installed->flags & PLC_FUNCTION_NUMPY) != 0) < 0)
 		return -1;
-	if (plc_kind_size(declared->kind) == 0)
+	if (plc_kind_size((plc_kind) declared->type.kind) == 0)
 		installed->heavy = true;
 	if (PyUnicode_GetLength(name) > 0)
 	{
@@ -180,10 +156,21 @@ set_argument(function *installed, argument *declared, PyObject *pair)
 }
 
 static int
+set_flags(function *installed, PyObject *object)
+{
+	PyObject   *flags = PyObject_GetAttrString(object, "flags");
+
+	installed->flags = flags == NULL ? 0 : (uint32_t) PyLong_AsUnsignedLong(flags);
+	Py_XDECREF(flags);
+	return PyErr_Occurred() ? -1 : 0;
+}
+
+static int
 fill_function(function *installed, PyObject *object, PyObject *arguments)
 {
 	PyObject   *result = PyObject_GetAttrString(object, "result");
-	int			failed = result == NULL || type_kinds(result, &installed->kind, &installed->element) < 0;
+	int			failed = result == NULL || set_flags(installed, object) < 0 ||
+		parse_type(result, &installed->result, false) < 0;
 
 	Py_XDECREF(result);
 	for (uint32_t i = 0; !failed && i < installed->count; i++)
@@ -193,8 +180,10 @@ fill_function(function *installed, PyObject *object, PyObject *arguments)
 	installed->call = get_optional(object, "call");
 	installed->namespace = get_optional(object, "namespace");
 	installed->failure = get_optional(object, "failure");
+	installed->fields = get_optional(object, "fields");
+	installed->globals = get_optional(object, "globals");
 	if (!PyErr_Occurred() && installed->failure == NULL &&
-		(installed->call == NULL || installed->namespace == NULL))
+		(installed->call == NULL || installed->namespace == NULL || installed->globals == NULL))
 		PyErr_SetString(PyExc_TypeError, "not a function");
 	return PyErr_Occurred() ? -1 : 0;
 }
@@ -222,10 +211,11 @@ py_install(PyObject *self, PyObject *args)
 	if (installed != NULL)
 	{
 		installed->id = id;
+		installed->uses = 1;
 		installed->count = (uint32_t) count;
 		if (fill_function(installed, object, arguments) < 0)
 		{
-			free_function(installed);
+			release_function(installed);
 			installed = NULL;
 		}
 	}
@@ -250,15 +240,44 @@ py_remove(PyObject *self, PyObject *args)
 	Py_RETURN_NONE;
 }
 
+/* What of this package's Python code is needed here. */
 static PyObject *
-py_configure(PyObject *self, PyObject *args)
+py_configure(PyObject *self, PyObject *unused)
 {
+	const struct
+	{
+		PyObject  **place;
+		const char *module;
+		const char *name;
+	}			needed[] = {
+		{&state.protocol_error, "plc.codec", "ProtocolError"},
+		{&state.encode_type, "plc.codec", "encode_type"},
+		{&state.conversion_error, "plc.convert", "ConversionError"},
+		{&state.fail, "plc.convert", "fail"},
+		{&state.decimal, "plc.convert", "decimal"},
+		{&state.numpy_array, "plc.convert", "numpy_array"},
+		{&state.filled, "plc.convert", "filled"},
+		{&state.shape, "plc.convert", "Shape"},
+		{&state.mapping, "collections.abc", "Mapping"},
+		{&state.query_canceled, "plc.errors", "QueryCanceled"},
+		{&state.trigger_action, "plc.triggers", "action"},
+		{&state.trigger_context, "plc.triggers", "CONTEXT"},
+	};
+
 	(void) self;
-	if (!PyArg_ParseTuple(args, "OOO:configure", &state.protocol_error, &state.fail, &state.decimal))
+	(void) unused;
+	for (size_t i = 0; i < sizeof(needed) / sizeof(*needed); i++)
+	{
+		PyObject   *module = PyImport_ImportModule(needed[i].module);
+
+		*needed[i].place = module == NULL ? NULL : PyObject_GetAttrString(module, needed[i].name);
+		Py_XDECREF(module);
+		if (*needed[i].place == NULL)
+			return NULL;
+	}
+	state.shapes = PyDict_New();
+	if (state.shapes == NULL)
 		return NULL;
-	Py_INCREF(state.protocol_error);
-	Py_INCREF(state.fail);
-	Py_INCREF(state.decimal);
 	Py_RETURN_NONE;
 }
 
@@ -295,7 +314,7 @@ py_canceled(PyObject *self, PyObject *unused)
 {
 	(void) self;
 	(void) unused;
-	return PyBool_FromLong(state.current != -1 && state.current == state.cancel);
+	return PyBool_FromLong(is_canceled());
 }
 
 static PyObject *
@@ -324,6 +343,45 @@ py_send(PyObject *self, PyObject *args)
 	Py_RETURN_TRUE;
 }
 
+/* Sets an exception where the caller can make no request. */
+static int
+check_running(void)
+{
+	if (!pthread_equal(pthread_self(), state.main_thread))
+		PyErr_SetString(PyExc_RuntimeError, "plpy can be used in the function's own thread only");
+	else if (state.current == -1)
+		PyErr_SetString(PyExc_RuntimeError, "plpy can be used within a call of a function only");
+	else
+		return 0;
+	return -1;
+}
+
+static PyObject *
+py_request(PyObject *self, PyObject *args)
+{
+	int			type;
+	PyObject   *payload;
+
+	(void) self;
+	if (!PyArg_ParseTuple(args, "iS:request", &type, &payload) || check_running() < 0)
+		return NULL;
+	if (is_canceled())
+	{
+		PyErr_SetNone(state.query_canceled);
+		return NULL;
+	}
+	return request((plc_message) type, payload);
+}
+
+static PyObject *
+py_discard(PyObject *self, PyObject *payload)
+{
+	(void) self;
+	if (check_running() < 0 || send_frame((uint32_t) state.current, PLC_SQL, payload) < 0)
+		return NULL;
+	Py_RETURN_NONE;
+}
+
 static PyObject *
 py_watch(PyObject *self, PyObject *args)
 {
@@ -344,66 +402,199 @@ py_watch(PyObject *self, PyObject *args)
 static PyObject *
 py_serve(PyObject *self, PyObject *args)
 {
-	PyObject   *control;
-	PyObject   *failure;
-	PyObject   *canceled;
-
 	(void) self;
-	if (!PyArg_ParseTuple(args, "iOOS:serve", &state.fd, &control, &failure, &canceled))
+	if (!PyArg_ParseTuple(args, "iOOO(SS):serve", &state.fd, &state.control, &state.failure, &state.end,
+						  &state.canceled, &state.too_deep))
 		return NULL;
+	Py_INCREF(state.control);
+	Py_INCREF(state.failure);
+	Py_INCREF(state.end);
+	Py_INCREF(state.canceled);
+	Py_INCREF(state.too_deep);
 	populate_arenas();
-	if (serve(control, failure, canceled) < 0)
+	if (serve() < 0)
 		return NULL;
 	Py_RETURN_NONE;
+}
+
+/* --- values ---------------------------------------------------------------- */
+
+static PyObject *
+py_describe(PyObject *self, PyObject *description)
+{
+	(void) self;
+	if (!PyBytes_Check(description))
+	{
+		PyErr_SetString(PyExc_TypeError, "description must be bytes");
+		return NULL;
+	}
+	return describe(description);
+}
+
+/* The dicts of a result's rows, which are all that is left at the reader. */
+static PyObject *
+decode_rows(plc_reader *reader, const value_type *type)
+{
+	uint32_t	count = plc_read_u32(reader);
+	PyObject   *rows;
+
+	if (reader->error == NULL && (type->count > 0 ? (uint64_t) count * type->count > (uint64_t) (reader->end - reader->cursor)
+								  : count > PLC_MAX_ELEMENTS))
+		plc_reader_fail(reader, "message ends within a list");
+	rows = reader->error != NULL ? NULL : PyList_New((Py_ssize_t) count);
+	for (uint32_t i = 0; rows != NULL && i < count; i++)
+	{
+		PyObject   *row = decode_row(reader, type, 1);
+
+		if (row == NULL || PyList_SetItem(rows, (Py_ssize_t) i, row) < 0)
+		{
+			Py_DECREF(rows);
+			return NULL;
+		}
+	}
+	if (plc_read_end(reader) || PyErr_Occurred())
+		return rows;
+	Py_XDECREF(rows);
+	protocol_error(reader->error);
+	return NULL;
+}
+
+static PyObject *
+py_rows(PyObject *self, PyObject *args)
+{
+	PyObject   *shape;
+	PyObject   *handle;
+	PyObject   *rows = NULL;
+	value_type *type;
+	const char *data;
+	Py_ssize_t	size;
+	Py_ssize_t	offset;
+	plc_reader	reader;
+
+	(void) self;
+	if (!PyArg_ParseTuple(args, "Oy#n:rows", &shape, &data, &size, &offset))
+		return NULL;
+	handle = PyObject_GetAttrString(shape, "handle");
+	type = handle == NULL ? NULL : row_type(handle);
+	if (type != NULL)
+	{
+		plc_reader_init(&reader, data, (size_t) size);
+		plc_take(&reader, (size_t) offset);
+		rows = decode_rows(&reader, type);
+	}
+	Py_XDECREF(handle);
+	return rows;
+}
+
+static PyObject *
+py_parameter_types(PyObject *self, PyObject *args)
+{
+	const char *data;
+	Py_ssize_t	size;
+	unsigned int count;
+
+	(void) self;
+	if (!PyArg_ParseTuple(args, "y#I:parameter_types", &data, &size, &count))
+		return NULL;
+	return parameter_types(data, size, count);
+}
+
+static int
+write_parameters(plc_writer *writer, const value_type *types, PyObject *values)
+{
+	int			result = 1;
+
+	plc_write_u32(writer, types->count);
+	for (uint32_t i = 0; result == 1 && i < types->count; i++)
+	{
+		/* Its methods may take it out of the list. */
+		PyObject   *value = get_item(values, (Py_ssize_t) i);
+
+		Py_XINCREF(value);
+		result = value == NULL ? -1 : write_result(writer, &types->inner[i], value, false);
+		Py_XDECREF(value);
+	}
+	return result == 1 ? written(writer) : result;
+}
+
+static PyObject *
+py_parameters(PyObject *self, PyObject *args)
+{
+	PyObject   *handle;
+	PyObject   *values;
+	PyObject   *bytes = NULL;
+	const char *head = NULL;
+	Py_ssize_t	head_size = 0;
+	value_type *types;
+	plc_writer	writer;
+
+	(void) self;
+	if (!PyArg_ParseTuple(args, "OO|y#:parameters", &handle, &values, &head, &head_size))
+		return NULL;
+	types = row_type(handle);
+	if (types == NULL)
+		return NULL;
+	if ((!PyList_Check(values) && !PyTuple_Check(values)) || PySequence_Size(values) != (Py_ssize_t) types->count)
+		return PyErr_Format(PyExc_ValueError, "plan has %u parameters", types->count);
+	plc_writer_init(&writer, realloc);
+	plc_write_bytes(&writer, head, (size_t) head_size);
+	if (write_parameters(&writer, types, values) == 1)
+		bytes = PyBytes_FromStringAndSize((char *) writer.data, (Py_ssize_t) writer.length);
+	free(writer.data);
+	return bytes;
 }
 
 static PyObject *
 py_decode(PyObject *self, PyObject *args)
 {
-	PyObject   *type;
+	PyObject   *descriptor;
 	const char *data;
 	Py_ssize_t	size;
-	uint8_t		kind;
-	uint8_t		element;
+	int			numpy = 0;
+	value_type	type;
 	plc_reader	reader;
-	PyObject   *value;
+	PyObject   *value = NULL;
 
 	(void) self;
-	if (!PyArg_ParseTuple(args, "Oy#:decode", &type, &data, &size) || type_kinds(type, &kind, &element) < 0)
+	if (!PyArg_ParseTuple(args, "Oy#|p:decode", &descriptor, &data, &size, &numpy))
 		return NULL;
-	plc_reader_init(&reader, data, (size_t) size);
-	value = decode_value(&reader, kind, element);
-	if (value != NULL && !plc_read_end(&reader))
+	if (parse_type(descriptor, &type, numpy) == 0)
 	{
-		Py_DECREF(value);
-		protocol_error(reader.error);
-		return NULL;
+		plc_reader_init(&reader, data, (size_t) size);
+		value = decode_value(&reader, &type, 1);
+		if (value != NULL && !plc_read_end(&reader))
+		{
+			Py_DECREF(value);
+			value = NULL;
+			protocol_error(reader.error);
+		}
 	}
+	clear_type(&type);
 	return value;
 }
 
 static PyObject *
 py_encode(PyObject *self, PyObject *args)
 {
-	PyObject   *type;
+	PyObject   *descriptor;
 	PyObject   *object;
 	PyObject   *bytes = NULL;
-	uint8_t		kind;
-	uint8_t		element;
+	value_type	type;
 	plc_writer	writer;
 
 	(void) self;
-	if (!PyArg_ParseTuple(args, "OO:encode", &type, &object) || type_kinds(type, &kind, &element) < 0)
+	if (!PyArg_ParseTuple(args, "OO:encode", &descriptor, &object))
 		return NULL;
 	plc_writer_init(&writer, realloc);
-	if (write_result(&writer, kind, element, object) == 1)
+	if (parse_type(descriptor, &type, false) == 0 && write_result(&writer, &type, object, false) == 1)
 		bytes = PyBytes_FromStringAndSize((char *) writer.data, (Py_ssize_t) writer.length);
 	free(writer.data);
+	clear_type(&type);
 	return bytes;
 }
 
 static PyMethodDef methods[] = {
-	{"configure", py_configure, METH_VARARGS, "Set ProtocolError, convert.fail and convert.decimal."},
+	{"configure", py_configure, METH_NOARGS, "Look up what is needed of this package's Python code."},
 	{"allow", py_allow, METH_VARARGS, "Set the limit of a payload's bytes, both ways."},
 	{"install", py_install, METH_VARARGS, "Make a function callable by its id."},
 	{"remove", py_remove, METH_VARARGS, "Forget a function."},
@@ -413,6 +604,12 @@ static PyMethodDef methods[] = {
 	{"canceled", py_canceled, METH_NOARGS, "Whether the call that runs shall end."},
 	{"disown", py_disown, METH_NOARGS, "In a child process: the connection is not ours."},
 	{"send", py_send, METH_VARARGS, "Send a frame of the call that runs. Return False when there is none."},
+	{"request", py_request, METH_VARARGS, "Send a request of the call that runs; return its answer's type and payloads."},
+	{"discard", py_discard, METH_O, "Send an SQL of the call that runs which has no answer."},
+	{"describe", py_describe, METH_O, "The Shape of a query's result."},
+	{"rows", py_rows, METH_VARARGS, "The rows that a payload has from an offset on."},
+	{"parameter_types", py_parameter_types, METH_VARARGS, "What parameters() knows the types of a plan by."},
+	{"parameters", py_parameters, METH_VARARGS, "A payload's head with the values of a plan's parameters behind it."},
 	{"serve", py_serve, METH_VARARGS, "Serve calls until the connection's end."},
 	{"decode", py_decode, METH_VARARGS, "The object of an argument's bytes."},
 	{"encode", py_encode, METH_VARARGS, "The bytes of a result."},
@@ -433,7 +630,10 @@ PyInit__plc(void)
 	PyObject   *module = PyModule_Create(&definition);
 
 	state.args_name = PyUnicode_InternFromString("args");
-	if (module == NULL || state.args_name == NULL || PyModule_AddStringConstant(module, "name", "c") < 0)
+	state.data_name = PyUnicode_InternFromString("TD");
+	state.event_name = PyUnicode_InternFromString("event");
+	if (module == NULL || state.args_name == NULL || state.data_name == NULL || state.event_name == NULL ||
+	    PyModule_AddStringConstant(module, "name", "c") < 0)
 	{
 		Py_XDECREF(module);
 		return NULL;

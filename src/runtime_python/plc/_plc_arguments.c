@@ -1,10 +1,12 @@
 /*
  * _plc_arguments.c
- *		Values of a CallReq to objects, as convert.py has it.
+ *		Values of calls and of rows to objects, as convert.py has it.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
 #include "_plc.h"
+
+static PyObject *decode_element(plc_reader *reader, const value_type *type, int depth);
 
 static PyObject *
 decode_text(plc_span span)
@@ -49,6 +51,7 @@ decode_fixed(const uint8_t *bytes, plc_kind kind)
 	int16_t		i2;
 	int32_t		i4;
 	int64_t		i8;
+	uint32_t	u4;
 	float		f4;
 	double		f8;
 
@@ -70,6 +73,9 @@ decode_fixed(const uint8_t *bytes, plc_kind kind)
 		case PLC_INT8:
 			memcpy(&i8, bytes, sizeof(i8));
 			return PyLong_FromLongLong(i8);
+		case PLC_OID:
+			memcpy(&u4, bytes, sizeof(u4));
+			return PyLong_FromUnsignedLong(u4);
 		case PLC_FLOAT4:
 			memcpy(&f4, bytes, sizeof(f4));
 			return PyFloat_FromDouble((double) f4);
@@ -84,10 +90,11 @@ decode_fixed(const uint8_t *bytes, plc_kind kind)
  * each kind of fixed size, which leaves no test of the kind in the loop.
  */
 static inline __attribute__((always_inline)) int
-fill_list(PyObject *list, plc_reader *reader, const plc_array *array, plc_kind kind, size_t size,
-		  uint32_t *next)
+fill_list(PyObject *list, plc_reader *reader, const plc_array *array, const value_type *type, plc_kind kind,
+		  int depth, uint32_t *next)
 {
 	int32_t		length = array->lengths[array->ndim - 1];
+	size_t		size = plc_kind_size(kind);
 
 	for (int32_t i = 0; i < length; i++)
 	{
@@ -101,6 +108,8 @@ fill_list(PyObject *list, plc_reader *reader, const plc_array *array, plc_kind k
 		}
 		else if (size > 0)
 			item = decode_fixed(array->elements + at * size, kind);
+		else if (plc_kind_is_row(kind))
+			item = decode_element(reader, type, depth);
 		else
 			item = decode_variable(reader, kind);
 		/* Takes the reference, also when it fails. */
@@ -111,23 +120,25 @@ fill_list(PyObject *list, plc_reader *reader, const plc_array *array, plc_kind k
 }
 
 static int
-fill_innermost(PyObject *list, plc_reader *reader, const plc_array *array, plc_kind kind, uint32_t *next)
+fill_innermost(PyObject *list, plc_reader *reader, const plc_array *array, const value_type *type, int depth,
+			   uint32_t *next)
 {
-	switch (kind)
+	switch (type->kind)
 	{
 		case PLC_FLOAT8:
-			return fill_list(list, reader, array, PLC_FLOAT8, 8, next);
+			return fill_list(list, reader, array, type, PLC_FLOAT8, depth, next);
 		case PLC_INT8:
-			return fill_list(list, reader, array, PLC_INT8, 8, next);
+			return fill_list(list, reader, array, type, PLC_INT8, depth, next);
 		case PLC_INT4:
-			return fill_list(list, reader, array, PLC_INT4, 4, next);
+			return fill_list(list, reader, array, type, PLC_INT4, depth, next);
 		default:
-			return fill_list(list, reader, array, kind, plc_kind_size(kind), next);
+			return fill_list(list, reader, array, type, (plc_kind) type->kind, depth, next);
 	}
 }
 
 static PyObject *
-decode_dimension(plc_reader *reader, const plc_array *array, plc_kind kind, int dimension, uint32_t *next)
+decode_dimension(plc_reader *reader, const plc_array *array, const value_type *type, int depth, int dimension,
+				 uint32_t *next)
 {
 	PyObject   *list;
 
@@ -138,14 +149,14 @@ decode_dimension(plc_reader *reader, const plc_array *array, plc_kind kind, int 
 		return NULL;
 	if (dimension == array->ndim - 1)
 	{
-		if (fill_innermost(list, reader, array, kind, next) == 0)
+		if (fill_innermost(list, reader, array, type, depth, next) == 0)
 			return list;
 		Py_DECREF(list);
 		return NULL;
 	}
 	for (int32_t i = 0; i < array->lengths[dimension]; i++)
 	{
-		PyObject   *item = decode_dimension(reader, array, kind, dimension + 1, next);
+		PyObject   *item = decode_dimension(reader, array, type, depth, dimension + 1, next);
 
 		if (item == NULL || PyList_SetItem(list, i, item) < 0)
 		{
@@ -156,13 +167,72 @@ decode_dimension(plc_reader *reader, const plc_array *array, plc_kind kind, int 
 	return list;
 }
 
+/* --- numpy ----------------------------------------------------------------- */
+
 static PyObject *
-decode_array(plc_reader *reader, plc_kind kind)
+make_lengths(const plc_array *array)
 {
+	/* numpy has no array without a dimension that is empty. */
+	int			ndim = array->ndim > 0 ? array->ndim : 1;
+	PyObject   *lengths = PyTuple_New(ndim);
+
+	for (int i = 0; lengths != NULL && i < ndim; i++)
+	{
+		PyObject   *length = PyLong_FromLong(array->ndim > 0 ? array->lengths[i] : 0);
+
+		if (length == NULL || PyTuple_SetItem(lengths, i, length) < 0)
+		{
+			Py_DECREF(lengths);
+			return NULL;
+		}
+	}
+	return lengths;
+}
+
+/*
+ * A numpy array of the elements, where they were received if that is memory of their own. It
+ * may be written to.
+ */
+static PyObject *
+decode_numpy(const plc_reader *reader, const plc_array *array, plc_kind kind)
+{
+	size_t		size = array->count * plc_kind_size(kind);
+	PyObject   *data = state.payload;
+	Py_ssize_t	offset = array->elements - reader->start;
+	PyObject   *lengths;
+	PyObject   *result = NULL;
+
+	for (uint32_t i = 0; kind == PLC_BOOL && i < array->count; i++)
+		if (array->elements[i] > 1)
+		{
+			protocol_error("boolean is neither 0 nor 1");
+			return NULL;
+		}
+	if (data == NULL)
+	{
+		data = PyByteArray_FromStringAndSize((const char *) array->elements, (Py_ssize_t) size);
+		offset = 0;
+	}
+	else
+		Py_INCREF(data);
+	lengths = data == NULL ? NULL : make_lengths(array);
+	if (lengths != NULL)
+		result = PyObject_CallFunction(state.numpy_array, "OniOy#", data, offset, (int) kind, lengths,
+									   (const char *) array->nulls,
+									   array->nulls == NULL ? (Py_ssize_t) 0 : ((Py_ssize_t) array->count + 7) / 8);
+	Py_XDECREF(lengths);
+	Py_XDECREF(data);
+	return result;
+}
+
+static PyObject *
+decode_array(plc_reader *reader, const value_type *type, int depth)
+{
+	const value_type *element = type->inner;
 	plc_array	array;
 	uint32_t	next = 0;
 
-	plc_read_array(reader, kind, &array);
+	plc_read_array(reader, (plc_kind) element->kind, &array);
 	if (reader->error == NULL && (array.flags & PLC_ARRAY_TEXT_ELEMENTS) != 0)
 		plc_reader_fail(reader, "form is not allowed here");
 	if (reader->error != NULL)
@@ -170,14 +240,73 @@ decode_array(plc_reader *reader, plc_kind kind)
 		protocol_error(reader->error);
 		return NULL;
 	}
-	return decode_dimension(reader, &array, kind, 0, &next);
+	if (type->numpy)
+		return decode_numpy(reader, &array, (plc_kind) element->kind);
+	return decode_dimension(reader, &array, element, depth + 1, 0, &next);
+}
+
+/* --- rows ------------------------------------------------------------------ */
+
+static bool
+is_form(const plc_reader *reader, plc_form form)
+{
+	return reader->cursor < reader->end && *reader->cursor == form;
 }
 
 PyObject *
-decode_value(plc_reader *reader, plc_kind kind, plc_kind element)
+decode_row(plc_reader *reader, const value_type *type, int depth)
+{
+	PyObject   *row = PyDict_New();
+
+	for (uint32_t i = 0; row != NULL && i < type->count; i++)
+	{
+		PyObject   *value;
+		int			result;
+
+		if (is_form(reader, PLC_FORM_ABSENT))
+		{
+			plc_take(reader, 1);
+			continue;
+		}
+		value = decode_value(reader, &type->inner[i], depth);
+		result = value == NULL ? -1 : PyDict_SetItem(row, type->names[i], value);
+		Py_XDECREF(value);
+		if (result < 0)
+		{
+			Py_DECREF(row);
+			return NULL;
+		}
+	}
+	return row;
+}
+
+static PyObject *
+decode_record(plc_reader *reader, int depth)
+{
+	value_type *type = read_record_type(reader, depth + 1);
+	PyObject   *row = type == NULL ? NULL : decode_row(reader, type, depth + 2);
+
+	release_type(type);
+	return row;
+}
+
+/* An element that is a row: what the bitmap does not call NULL is none. */
+static PyObject *
+decode_element(plc_reader *reader, const value_type *type, int depth)
+{
+	if (is_form(reader, PLC_FORM_NULL))
+	{
+		protocol_error("form is not allowed here");
+		return NULL;
+	}
+	return decode_value(reader, type, depth);
+}
+
+PyObject *
+decode_value(plc_reader *reader, const value_type *type, int depth)
 {
 	uint8_t		form = plc_read_u8(reader);
-	size_t		size = plc_kind_size(kind);
+	size_t		size = plc_kind_size((plc_kind) type->kind);
 	const uint8_t *bytes;
 
 	if (form == PLC_FORM_NULL && reader->error == NULL)
@@ -185,15 +314,25 @@ decode_value(plc_reader *reader, plc_kind kind, plc_kind element)
 		Py_INCREF(Py_None);
 		return Py_None;
 	}
-	if (reader->error == NULL && (form != PLC_FORM_BINARY || kind == PLC_VOID))
+	if (reader->error == NULL && (form != PLC_FORM_BINARY || type->kind == PLC_VOID))
 		plc_reader_fail(reader, "form is not allowed here");
-	if (size == 0 && reader->error == NULL)
-		return kind == PLC_ARRAY ? decode_array(reader, element) : decode_variable(reader, kind);
 	bytes = plc_take(reader, size);
 	if (bytes == NULL)
 	{
 		protocol_error(reader->error);
 		return NULL;
 	}
-	return decode_fixed(bytes, kind);
+	if (size > 0)
+		return decode_fixed(bytes, (plc_kind) type->kind);
+	switch (type->kind)
+	{
+		case PLC_ARRAY:
+			return decode_array(reader, type, depth);
+		case PLC_COMPOSITE:
+			return decode_row(reader, type, depth + 1);
+		case PLC_RECORD:
+			return decode_record(reader, depth);
+		default:
+			return decode_variable(reader, (plc_kind) type->kind);
+	}
 }

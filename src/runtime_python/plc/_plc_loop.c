@@ -1,8 +1,8 @@
 /*
  * _plc_loop.c
- *		The loop that serves calls, as loop.py has it: frames in, functions called,
- *		frames out. What happens once per function or once per error is left to
- *		runtime.py.
+ *		The loop that serves calls, as loop.py has it: frames in, calls made,
+ *		frames out, and requests of calls with all that comes before their answers.
+ *		What happens once per function or once per error is left to runtime.py.
  *
  * SPDX-License-Identifier: Apache-2.0
  */
@@ -14,8 +14,11 @@
 #include <unistd.h>
 
 #define BUFFER_SIZE ((size_t) 64 << 10)
-#define BUFFER_KEPT ((size_t) 4 << 20)	/* larger ones are released after their call */
-#define ARGUMENTS_KEPT ((size_t) 4 << 10)	/* so are the arguments of larger calls */
+/*
+ * Frames of Python's that a nested call may have beyond the limit of the one that waits for it: what
+ * this package itself needs must not end in a RecursionError.
+ */
+#define FRAMES_PER_CALL 40
 
 /* Runs the handlers of signals that came while the GIL was released. */
 static void
@@ -54,7 +57,7 @@ receive(uint8_t *place, size_t room, int flags)
 	}
 }
 
-static int
+int
 send_all(const uint8_t *data, size_t length)
 {
 	/* A small frame never waits: the peer has read what came before. */
@@ -86,21 +89,6 @@ send_all(const uint8_t *data, size_t length)
 	return 0;
 }
 
-/* Sends what the writer holds, and lets go of its memory when that is much. */
-static int
-send_written(plc_writer *writer)
-{
-	int			result = send_all(writer->data, writer->length);
-
-	writer->length = 0;
-	if (writer->capacity > BUFFER_KEPT)
-	{
-		free(writer->data);
-		plc_writer_init(writer, writer->resize);
-	}
-	return result;
-}
-
 int
 send_frame(uint32_t call_id, plc_message type, PyObject *payload)
 {
@@ -121,210 +109,7 @@ send_frame(uint32_t call_id, plc_message type, PyObject *payload)
 	return result;
 }
 
-/* --- calls ----------------------------------------------------------------- */
-
-static function *
-find_function(uint32_t id)
-{
-	function   *found = state.functions[id % BUCKETS];
-
-	while (found != NULL && found->id != id)
-		found = found->next;
-	return found;
-}
-
-static int
-set_arguments(const function *called, plc_reader *reader)
-{
-	PyObject   *args;
-	uint32_t	count = plc_read_u32(reader);
-
-	if (reader->error != NULL)
-		return protocol_error(reader->error);
-	if (count != called->count)
-		return protocol_error("call has another number of arguments than its function");
-	args = PyList_New(called->count);
-	if (args == NULL)
-		return -1;
-	for (uint32_t i = 0; i < called->count; i++)
-	{
-		const argument *declared = &called->arguments[i];
-		PyObject   *value = decode_value(reader, declared->kind, declared->element);
-
-		if (value == NULL ||
-			(declared->name != NULL && PyDict_SetItem(called->namespace, declared->name, value) < 0))
-		{
-			Py_XDECREF(value);
-			goto failed;
-		}
-		if (PyList_SetItem(args, i, value) < 0)
-			goto failed;
-	}
-	if (!plc_read_end(reader))
-	{
-		protocol_error(reader->error);
-		goto failed;
-	}
-	if (PyDict_SetItem(called->namespace, state.args_name, args) < 0)
-		goto failed;
-	Py_DECREF(args);
-	return 0;
-failed:
-	Py_DECREF(args);
-	return -1;
-}
-
-/* Lets go of large arguments. Others stay, which spares the next call some work. */
-static int
-release_arguments(const function *called, size_t length)
-{
-	if (!called->heavy || length < ARGUMENTS_KEPT)
-		return 0;
-	for (uint32_t i = 0; i < called->count; i++)
-		if (called->arguments[i].name != NULL && plc_kind_size(called->arguments[i].kind) == 0 &&
-			PyDict_SetItem(called->namespace, called->arguments[i].name, Py_None) < 0)
-			return -1;
-	return PyDict_SetItem(called->namespace, state.args_name, Py_None);
-}
-
-/* Writes the Error that the exception which is set makes of a call. */
-static void
-write_failure(plc_writer *writer, uint32_t call_id, PyObject *failure, PyObject *canceled)
-{
-	PyObject   *type;
-	PyObject   *value;
-	PyObject   *traceback;
-	PyObject   *payload;
-
-	PyErr_Fetch(&type, &value, &traceback);
-	PyErr_NormalizeException(&type, &value, &traceback);
-	if (traceback != NULL)
-		PyException_SetTraceback(value, traceback);
-	payload = PyObject_CallFunctionObjArgs(failure, value, NULL);
-	if (payload == NULL || !PyBytes_Check(payload))
-	{
-		/* A cancel came while an object of the user described itself. */
-		PyErr_Clear();
-		Py_XDECREF(payload);
-		payload = canceled;
-		Py_INCREF(payload);
-	}
-	writer->error = NULL;
-	writer->length = 0;
-	plc_frame_begin(writer, call_id, PLC_ERROR, 0);
-	plc_write_bytes(writer, PyBytes_AsString(payload), (size_t) PyBytes_Size(payload));
-	plc_frame_end(writer);
-	Py_DECREF(payload);
-	Py_XDECREF(type);
-	Py_XDECREF(value);
-	Py_XDECREF(traceback);
-}
-
-/*
- * Runs a function and writes its Result or Error. While state.current says so the handler of
- * an interrupt may raise an exception in code of the user, and nowhere else.
- */
-static PyObject *
-run_function(const function *called, uint32_t call_id, plc_writer *writer)
-{
-	PyObject   *result = NULL;
-
-	if (state.cancel == (int64_t) call_id)
-	{
-		/* The Cancel came first. The failure handler sees that for itself: any exception does. */
-		PyErr_SetNone(PyExc_KeyboardInterrupt);
-		return NULL;
-	}
-	result = PyObject_CallNoArgs(called->call);
-	if (result == NULL)
-		return NULL;
-	plc_frame_begin(writer, call_id, PLC_RESULT, 0);
-	if (write_result(writer, called->kind, called->element, result) == 1)
-	{
-		plc_frame_end(writer);
-		if (writer->length - PLC_HEADER_SIZE <= state.limit)
-			return result;
-		conversion_error(TOO_LARGE);
-	}
-	Py_DECREF(result);
-	return NULL;
-}
-
-static int
-serve_call(uint32_t call_id, const uint8_t *payload, size_t length, uint8_t *owned, PyObject *failure,
-		   PyObject *canceled)
-{
-	plc_reader	reader;
-	plc_writer	writer;
-	const function *called;
-	PyObject   *result;
-	uint32_t	id;
-	int			sent;
-
-	plc_reader_init(&reader, payload, length);
-	id = plc_read_u32(&reader);
-	called = reader.error == NULL ? find_function(id) : NULL;
-	if (called == NULL)
-	{
-		free(owned);
-		return protocol_error(reader.error != NULL ? reader.error
-							  : "call of a function that is not registered");
-	}
-	if (called->failure != NULL)
-	{
-		free(owned);
-		return send_frame(call_id, PLC_ERROR, called->failure);
-	}
-	sent = set_arguments(called, &reader);
-	free(owned);
-	if (sent < 0)
-		return -1;
-
-	/* Methods of the result run while it is written: what they send goes its own way. */
-	writer = state.out;
-	plc_writer_init(&state.out, realloc);
-	writer.error = NULL;
-	writer.length = 0;
-	state.current = call_id;
-	result = run_function(called, call_id, &writer);
-	if (result == NULL)
-		write_failure(&writer, call_id, failure, canceled);
-	state.current = -1;
-	if (!state.owned)
-		_exit(0);
-	free(state.out.data);
-	state.out = writer;
-	if (writer.error != NULL)
-	{
-		PyErr_NoMemory();
-		return -1;
-	}
-	sent = send_written(&state.out);
-	/* After the answer: the peer works on while large objects are taken down. */
-	Py_XDECREF(result);
-	if (release_arguments(called, length) < 0)
-		sent = -1;
-	return sent;
-}
-
-static int
-serve_control(const plc_header *header, const uint8_t *payload, PyObject *control)
-{
-	PyObject   *answer = PyObject_CallFunction(control, "iiIy#", (int) header->type, (int) header->flags,
-											   (unsigned int) header->call_id, (const char *) payload,
-											   (Py_ssize_t) header->length);
-	char	   *data;
-	Py_ssize_t	size;
-	int			result = 0;
-
-	if (answer == NULL)
-		return -1;
-	if (answer != Py_None)
-		result = PyBytes_AsStringAndSize(answer, &data, &size) < 0 ? -1
-			: send_all((const uint8_t *) data, (size_t) size);
-	Py_DECREF(answer);
-	return result;
-}
+/* --- receiving ------------------------------------------------------------- */
 
 /* Receives until `needed` bytes are in the buffer: 1, 0 at the end, -1 with an exception set. */
 static int
@@ -343,16 +128,18 @@ fill_buffer(size_t needed)
 
 /* A payload that the buffer can't hold is received where it stays. */
 static int
-receive_large(size_t length, uint8_t **payload)
+receive_large(frame *received)
 {
+	size_t		length = (size_t) received->header.length;
 	size_t		have = state.have - PLC_HEADER_SIZE;
-	uint8_t    *data = malloc(length);
+	bool		reply = (received->header.flags & PLC_FLAG_REPLY) != 0;
+	uint8_t    *data;
 
-	if (data == NULL)
-	{
-		PyErr_NoMemory();
+	received->owner = reply ? PyBytes_FromStringAndSize(NULL, (Py_ssize_t) length)
+		: PyByteArray_FromStringAndSize(NULL, (Py_ssize_t) length);
+	if (received->owner == NULL)
 		return -1;
-	}
+	data = (uint8_t *) (reply ? PyBytes_AsString(received->owner) : PyByteArray_AsString(received->owner));
 	memcpy(data, state.buffer + PLC_HEADER_SIZE, have);
 	state.have = 0;
 	while (have < length)
@@ -360,57 +147,99 @@ receive_large(size_t length, uint8_t **payload)
 		ssize_t		count = receive(data + have, length - have, MSG_WAITALL);
 
 		if (count <= 0)
-		{
-			free(data);
 			return (int) count;
-		}
 		have += (size_t) count;
 	}
-	*payload = data;
+	received->payload = data;
 	return 1;
 }
 
-/* Serves one frame: 1, 0 at the end of the connection, -1 with an exception set. */
+/* Receives a frame: 1, 0 at the end of the connection, -1 with an exception set. */
 static int
-serve_frame(PyObject *control, PyObject *failure, PyObject *canceled)
+receive_frame(frame *received)
 {
-	plc_header	header;
 	const char *error;
-	const uint8_t *payload = state.buffer + PLC_HEADER_SIZE;
-	uint8_t    *large = NULL;
 	size_t		total;
 	int			result = fill_buffer(PLC_HEADER_SIZE);
 
+	received->owner = NULL;
+	received->payload = NULL;
 	if (result != 1)
 		return result;
-	error = plc_header_decode(state.buffer, state.limit, &header);
-	state.last = header.call_id;
+	error = plc_header_decode(state.buffer, state.limit, &received->header);
+	state.last = received->header.call_id;
 	if (error != NULL)
 		return protocol_error(error);
-	total = PLC_HEADER_SIZE + (size_t) header.length;
-	result = total <= BUFFER_SIZE ? fill_buffer(total) : receive_large((size_t) header.length, &large);
-	if (result != 1)
-		return result;
-	if (large != NULL)
-		payload = large;
-	if (header.type == PLC_CALLREQ && header.flags == 0)
-		result = serve_call(header.call_id, payload, (size_t) header.length, large, failure, canceled);
-	else
+	total = PLC_HEADER_SIZE + (size_t) received->header.length;
+	if (total > BUFFER_SIZE)
+		return receive_large(received);
+	result = fill_buffer(total);
+	if (result == 1)
+		received->payload = state.buffer + PLC_HEADER_SIZE;
+	return result;
+}
+
+/* Lets go of a frame's payload, before the next frame is received. */
+void
+release_frame(frame *received)
+{
+	if (received->owner != NULL)
+		Py_DECREF(received->owner);
+	else if (received->payload != NULL)
 	{
-		result = serve_control(&header, payload, control);
-		free(large);
-	}
-	if (large == NULL)
-	{
+		size_t		total = PLC_HEADER_SIZE + (size_t) received->header.length;
+
 		state.have -= total;
-		memmove(state.buffer, state.buffer + total, state.have);
+		if (state.have > 0)
+			memmove(state.buffer, state.buffer + total, state.have);
 	}
-	return result < 0 ? -1 : 1;
+	received->owner = NULL;
+	received->payload = NULL;
+}
+
+/* --- serving --------------------------------------------------------------- */
+
+static int
+serve_control(frame *received)
+{
+	const plc_header *header = &received->header;
+	PyObject   *answer = PyObject_CallFunction(state.control, "iiIy#", (int) header->type, (int) header->flags,
+											   (unsigned int) header->call_id, (const char *) received->payload,
+											   (Py_ssize_t) header->length);
+	char	   *data;
+	Py_ssize_t	size;
+	int			result = 0;
+
+	release_frame(received);
+	if (answer == NULL)
+		return -1;
+	if (answer != Py_None)
+		result = PyBytes_AsStringAndSize(answer, &data, &size) < 0 ? -1
+			: send_all((const uint8_t *) data, (size_t) size);
+	Py_DECREF(answer);
+	return result;
+}
+
+/* Serves a frame that is no answer, and releases it. */
+static int
+serve_frame(frame *received)
+{
+	int			result;
+
+	if (received->header.flags == 0 && received->header.type == PLC_CALLREQ)
+		result = serve_call(received);
+	else if (received->header.flags == 0 && received->header.type == PLC_CREDIT)
+		result = serve_credit(received);
+	else
+		result = serve_control(received);
+	release_frame(received);
+	return result;
 }
 
 int
-serve(PyObject *control, PyObject *failure, PyObject *canceled)
+serve(void)
 {
+	frame		received;
 	int			result;
 
 	state.buffer = malloc(BUFFER_SIZE);
@@ -421,9 +250,126 @@ serve(PyObject *control, PyObject *failure, PyObject *canceled)
 	}
 	plc_writer_init(&state.out, realloc);
 	do
-		result = serve_frame(control, failure, canceled);
-	while (result == 1);
+		result = receive_frame(&received);
+	while (result == 1 && serve_frame(&received) == 0);
 	free(state.buffer);
 	state.buffer = NULL;
+	return PyErr_Occurred() ? -1 : 0;
+}
+
+/* --- requests -------------------------------------------------------------- */
+
+static int
+add_part(PyObject *parts, frame *received)
+{
+	PyObject   *part = received->owner;
+	int			result;
+
+	if (part != NULL)
+		Py_INCREF(part);
+	else
+		part = PyBytes_FromStringAndSize((const char *) received->payload, (Py_ssize_t) received->header.length);
+	release_frame(received);
+	if (part == NULL)
+		return -1;
+	result = PyList_Append(parts, part);
+	Py_DECREF(part);
 	return result;
+}
+
+/*
+ * Serves the backend until the answer to a request is here, whose payloads it appends to `parts`.
+ * Returns the answer's type, 0 at the end of the connection, -1 with an exception set.
+ */
+static int
+await_answer(uint32_t call_id, plc_message type, PyObject *parts)
+{
+	frame		received;
+	int			result;
+
+	while ((result = receive_frame(&received)) == 1)
+	{
+		const plc_header *header = &received.header;
+
+		if ((header->flags & PLC_FLAG_REPLY) == 0)
+			result = serve_frame(&received);
+		else if (header->call_id != call_id ||
+				 (header->type != type && (header->type != PLC_ERROR || PyList_Size(parts) > 0)))
+			result = protocol_error("unexpected message");
+		else
+		{
+			result = add_part(parts, &received);
+			if (result == 0 && (header->flags & PLC_FLAG_MORE) == 0)
+				return header->type;
+		}
+		if (result < 0)
+			break;
+	}
+	return result;
+}
+
+/* Ends the process: the conversation can't go on, and no function shall see that. */
+static void
+end_process(void)
+{
+	PyObject   *type;
+	PyObject   *value;
+	PyObject   *traceback;
+
+	PyErr_Fetch(&type, &value, &traceback);
+	PyErr_NormalizeException(&type, &value, &traceback);
+	if (traceback != NULL)
+		PyException_SetTraceback(value, traceback);
+	PyObject_CallFunctionObjArgs(state.end, value != NULL ? value : Py_None, NULL);
+	_exit(1);
+}
+
+/* Whether an answer is the Error of a cancelled statement. */
+static bool
+is_cancel(PyObject *parts)
+{
+	PyObject   *payload = PyList_GetItem(parts, 0);
+	plc_reader	reader;
+	plc_fields	fields;
+	plc_span	sqlstate;
+
+	plc_reader_init(&reader, PyBytes_AsString(payload), (size_t) PyBytes_Size(payload));
+	plc_read_fields(&reader, &fields);
+	sqlstate = plc_field_value(&fields, 'C');
+	return sqlstate.data != NULL && memcmp(sqlstate.data, "57014", 5) == 0;
+}
+
+/*
+ * Sends a request of the call that runs and waits for its answer. Returns its type and the payloads
+ * of its frames.
+ */
+PyObject *
+request(plc_message type, PyObject *payload)
+{
+	int64_t		call_id = state.current;
+	PyObject   *parts = PyList_New(0);
+	int			answered;
+
+	if (parts == NULL || send_frame((uint32_t) call_id, type, payload) < 0)
+	{
+		Py_XDECREF(parts);
+		return NULL;
+	}
+	/* While it waits the call is not interrupted. */
+	state.current = -1;
+	Py_SetRecursionLimit(Py_GetRecursionLimit() + FRAMES_PER_CALL);
+	answered = await_answer((uint32_t) call_id, type, parts);
+	if (answered <= 0)
+		end_process();
+	Py_SetRecursionLimit(Py_GetRecursionLimit() - FRAMES_PER_CALL);
+	state.current = call_id;
+	if (answered == PLC_ERROR && is_cancel(parts))
+		state.cancel = call_id;
+	if (is_canceled())
+	{
+		Py_DECREF(parts);
+		PyErr_SetNone(state.query_canceled);
+		return NULL;
+	}
+	return Py_BuildValue("iN", answered, parts);
 }

@@ -32,10 +32,11 @@ typedef struct plc_buffer
 } plc_buffer;
 
 #define PLC_BUFFER_FORMAT 0x0004
-#define PLC_BUFFER_ND 0x0008
+#define PLC_BUFFER_STRIDES 0x0018
 
 extern int	PyObject_GetBuffer(PyObject *object, plc_buffer *view, int flags);
 extern void PyBuffer_Release(plc_buffer *view);
+extern int	PyBuffer_ToContiguous(void *place, const plc_buffer *view, Py_ssize_t length, char order);
 extern const char *PyUnicode_AsUTF8AndSize(PyObject *text, Py_ssize_t *size);
 
 int
@@ -47,21 +48,34 @@ written(const plc_writer *writer)
 	return -1;
 }
 
+/* The text of an object as PL/Python makes it: a subclass of str is its own text, one of float has that of its value. */
+static PyObject *
+make_text(PyObject *object)
+{
+	PyObject   *number;
+	PyObject   *text;
+
+	if (PyUnicode_Check(object))
+	{
+		Py_INCREF(object);
+		return object;
+	}
+	if (!PyFloat_Check(object))
+		return PyObject_Str(object);
+	number = PyFloat_FromDouble(PyFloat_AsDouble(object));
+	text = number == NULL ? NULL : PyObject_Repr(number);
+	Py_XDECREF(number);
+	return text;
+}
+
 static int
 write_string(plc_writer *writer, PyObject *object)
 {
-	PyObject   *text;
+	PyObject   *text = make_text(object);
 	const char *data;
 	Py_ssize_t	size;
 	int			result = -1;
 
-	if (PyUnicode_Check(object))
-	{
-		text = object;
-		Py_INCREF(text);
-	}
-	else
-		text = PyFloat_Check(object) ? PyObject_Repr(object) : PyObject_Str(object);
 	if (text == NULL)
 		return conversion_error(TEXT_FAILED);
 	data = PyUnicode_AsUTF8AndSize(text, &size);
@@ -162,6 +176,7 @@ exact_int(plc_kind kind, PyObject *object, uint8_t *place)
 {
 	int			overflow;
 	int64_t		i8;
+	uint32_t	u4;
 	int32_t		i4;
 	int16_t		i2;
 
@@ -175,6 +190,10 @@ exact_int(plc_kind kind, PyObject *object, uint8_t *place)
 		case PLC_INT8:
 			memcpy(place, &i8, sizeof(i8));
 			return 1;
+		case PLC_OID:
+			u4 = (uint32_t) i8;
+			memcpy(place, &u4, sizeof(u4));
+			return u4 == i8;
 		case PLC_INT4:
 			i4 = (int32_t) i8;
 			memcpy(place, &i4, sizeof(i4));
@@ -233,6 +252,7 @@ exact_fixed(plc_kind kind, PyObject *object, uint8_t *place)
 		case PLC_INT2:
 		case PLC_INT4:
 		case PLC_INT8:
+		case PLC_OID:
 			return exact_int(kind, object, place);
 		default:
 			return exact_float(kind, object, place);
@@ -285,8 +305,7 @@ as_sequence(PyObject *object)
 	return list;
 }
 
-/* A borrowed reference. */
-static inline PyObject *
+PyObject *
 get_item(PyObject *sequence, Py_ssize_t i)
 {
 	return PyList_Check(sequence) ? PyList_GetItem(sequence, i) : PyTuple_GetItem(sequence, i);
@@ -331,9 +350,10 @@ flatten(PyObject *sequence, int depth, int *ndim, int32_t *lengths, PyObject *it
 }
 
 static int
-write_elements(plc_writer *writer, plc_kind kind, PyObject *items, size_t count, const bool *nulls,
+write_elements(plc_writer *writer, const value_type *type, PyObject *items, size_t count, const bool *nulls,
 			   bool text)
 {
+	plc_kind	kind = (plc_kind) type->kind;
 	size_t		size = text ? 0 : plc_kind_size(kind);
 
 	for (size_t i = 0; i < count; i++)
@@ -357,6 +377,8 @@ write_elements(plc_writer *writer, plc_kind kind, PyObject *items, size_t count,
 		Py_INCREF(item);
 		if (text)
 			result = write_string(writer, item);
+		else if (plc_kind_is_row(kind))
+			result = write_result(writer, type, item, true);
 		else
 			result = size > 0 ? exact_fixed(kind, item, place) : write_variable(writer, kind, item);
 		Py_DECREF(item);
@@ -368,7 +390,7 @@ write_elements(plc_writer *writer, plc_kind kind, PyObject *items, size_t count,
 
 /* Writes flat elements: in binary, or all of them as text when one of them has no exact form. */
 static int
-write_flat(plc_writer *writer, plc_kind kind, PyObject *items, int ndim, const int32_t *lengths)
+write_flat(plc_writer *writer, const value_type *type, PyObject *items, int ndim, const int32_t *lengths)
 {
 	static const int32_t ones[PLC_MAX_DIMENSIONS] = {1, 1, 1, 1, 1, 1};
 	size_t		count = (size_t) PySequence_Size(items);
@@ -387,9 +409,9 @@ write_flat(plc_writer *writer, plc_kind kind, PyObject *items, int ndim, const i
 	for (int text = 0; text <= 1 && result == 0; text++)
 	{
 		writer->length = mark;
-		plc_write_array(writer, kind, text ? PLC_ARRAY_TEXT_ELEMENTS : 0, ndim, lengths, ones,
+		plc_write_array(writer, (plc_kind) type->kind, text ? PLC_ARRAY_TEXT_ELEMENTS : 0, ndim, lengths, ones,
 						has_nulls ? nulls : NULL);
-		result = write_elements(writer, kind, items, count, has_nulls ? nulls : NULL, text == 1);
+		result = write_elements(writer, type, items, count, has_nulls ? nulls : NULL, text == 1);
 	}
 	free(nulls);
 	return result;
@@ -467,6 +489,9 @@ is_format(plc_kind kind, const plc_buffer *view)
 		case PLC_BOOL:
 			formats = "?";
 			break;
+		case PLC_OID:
+			formats = "IL";
+			break;
 		default:
 			formats = "hilq";
 			break;
@@ -475,48 +500,123 @@ is_format(plc_kind kind, const plc_buffer *view)
 		(size_t) view->itemsize == plc_kind_size(kind);
 }
 
-/* Copies the elements of a numpy array and the like; 0 when they are not of the kind. */
+/* The lengths of a buffer's dimensions; false when no array has as many elements. */
+static bool
+take_lengths(const plc_buffer *view, int32_t *lengths, size_t *count)
+{
+	*count = 1;
+	for (int i = 0; i < view->ndim; i++)
+	{
+		if (view->shape[i] > PLC_MAX_ELEMENTS || (*count *= (size_t) view->shape[i]) > PLC_MAX_ELEMENTS)
+			return false;
+		lengths[i] = (int32_t) view->shape[i];
+	}
+	return true;
+}
+
 static int
-write_buffer(plc_writer *writer, plc_kind kind, PyObject *object)
+copy_elements(plc_writer *writer, plc_kind kind, plc_buffer *view, size_t count, const bool *nulls)
 {
 	static const int32_t ones[PLC_MAX_DIMENSIONS] = {1, 1, 1, 1, 1, 1};
 	int32_t		lengths[PLC_MAX_DIMENSIONS];
-	plc_buffer	view;
-	size_t		count = 1;
+	size_t		size = count * (size_t) view->itemsize;
 	uint8_t    *place;
+
+	take_lengths(view, lengths, &count);
+	plc_write_array(writer, kind, 0, count > 0 ? view->ndim : 0, lengths, ones, nulls);
+	place = plc_put(writer, size);
+	if (place == NULL)
+		return written(writer);
+	if (size > 0 && PyBuffer_ToContiguous(place, view, (Py_ssize_t) size, 'C') < 0)
+		return -1;
+	for (size_t i = 0; kind == PLC_BOOL && i < count; i++)
+		place[i] = place[i] != 0;
+	return 1;
+}
+
+/* Copies the elements of a numpy array and the like; 0 when they are not of the kind. */
+static int
+write_buffer(plc_writer *writer, plc_kind kind, PyObject *object, const bool *nulls, size_t nulls_count)
+{
+	int32_t		lengths[PLC_MAX_DIMENSIONS];
+	plc_buffer	view;
+	size_t		count;
 	int			result = 0;
 
-	if (PyObject_GetBuffer(object, &view, PLC_BUFFER_FORMAT | PLC_BUFFER_ND) < 0)
+	if (PyObject_GetBuffer(object, &view, PLC_BUFFER_FORMAT | PLC_BUFFER_STRIDES) < 0)
 	{
 		if (!PyErr_ExceptionMatches(PyExc_Exception))
 			return -1;
 		PyErr_Clear();
 		return 0;
 	}
-	if (view.ndim >= 1 && view.ndim <= PLC_MAX_DIMENSIONS && is_format(kind, &view))
-	{
-		for (int i = 0; i < view.ndim; i++)
-		{
-			/* Too large ones fail where lists of that length do. */
-			if (view.shape[i] > PLC_MAX_ELEMENTS || (count *= (size_t) view.shape[i]) > PLC_MAX_ELEMENTS)
-				goto done;
-			lengths[i] = (int32_t) view.shape[i];
-		}
-		plc_write_array(writer, kind, 0, count > 0 ? view.ndim : 0, lengths, ones, NULL);
-		place = plc_put(writer, count * (size_t) view.itemsize);
-		if (place != NULL && count > 0)
-			memcpy(place, view.buf, count * (size_t) view.itemsize);
-		for (size_t i = 0; place != NULL && kind == PLC_BOOL && i < count; i++)
-			place[i] = place[i] != 0;
-		result = written(writer);
-	}
-done:
+	/* Too large ones fail where lists of that length do. */
+	if (view.ndim >= 1 && view.ndim <= PLC_MAX_DIMENSIONS && is_format(kind, &view) &&
+		take_lengths(&view, lengths, &count) && (nulls == NULL || count == nulls_count))
+		result = copy_elements(writer, kind, &view, count, count > 0 ? nulls : NULL);
 	PyBuffer_Release(&view);
 	return result;
 }
 
+/* --- numpy's masked arrays ------------------------------------------------- */
+
+/* Whether an object is one; a sandbox that has not loaded them has none. */
 static int
-write_sequence(plc_writer *writer, plc_kind kind, PyObject *sequence)
+is_masked(PyObject *object)
+{
+	static PyObject *name = NULL;
+	PyObject   *module;
+	PyObject   *type;
+	int			result = 0;
+
+	if (name == NULL)
+		name = PyUnicode_InternFromString("numpy.ma");
+	module = name == NULL ? NULL : PyImport_GetModule(name);
+	if (module != NULL)
+	{
+		type = PyObject_GetAttrString(module, "MaskedArray");
+		result = type == NULL ? -1 : PyObject_IsInstance(object, type);
+		Py_XDECREF(type);
+		Py_DECREF(module);
+	}
+	return PyErr_Occurred() ? -1 : result;
+}
+
+/* Writes the elements of a masked array; 0 when they are not of the kind. */
+static int
+write_masked(plc_writer *writer, plc_kind kind, PyObject *object)
+{
+	PyObject   *pair = PyObject_CallFunctionObjArgs(state.filled, object, NULL);
+	PyObject   *mask = pair == NULL ? NULL : PyTuple_GetItem(pair, 1);
+	plc_buffer	view;
+	int			result;
+
+	if (mask == NULL || PyObject_GetBuffer(mask, &view, 0) < 0)
+	{
+		Py_XDECREF(pair);
+		return -1;
+	}
+	result = write_buffer(writer, kind, PyTuple_GetItem(pair, 0),
+						  memchr(view.buf, 1, (size_t) view.len) != NULL ? view.buf : NULL, (size_t) view.len);
+	PyBuffer_Release(&view);
+	Py_DECREF(pair);
+	return result;
+}
+
+static int
+write_exported(plc_writer *writer, plc_kind kind, PyObject *object)
+{
+	int			masked = is_masked(object);
+
+	if (masked != 0)
+		return masked < 0 ? -1 : write_masked(writer, kind, object);
+	return write_buffer(writer, kind, object, NULL, 0);
+}
+
+/* --- arrays ---------------------------------------------------------------- */
+
+static int
+write_sequence(plc_writer *writer, const value_type *type, PyObject *sequence)
 {
 	Py_ssize_t	length = PySequence_Size(sequence);
 	int32_t		lengths[PLC_MAX_DIMENSIONS] = {(int32_t) length};
@@ -529,29 +629,31 @@ write_sequence(plc_writer *writer, plc_kind kind, PyObject *sequence)
 		return conversion_error(TOO_MANY);
 	for (Py_ssize_t i = 0; i < length && !nested; i++)
 		nested = PyList_Check(get_item(sequence, i));
-	if (length > 0 && !nested)
-		return write_flat(writer, kind, sequence, ndim, lengths);
-	items = PyList_New(0);
+	/* Methods of rows may change the list. */
+	if (length > 0 && !nested && !plc_kind_is_row((plc_kind) type->kind))
+		return write_flat(writer, type, sequence, ndim, lengths);
+	items = nested ? PyList_New(0) : PySequence_List(sequence);
 	if (items == NULL)
 		return -1;
 	result = nested ? flatten(sequence, 1, &ndim, lengths, items) : 0;
 	if (result == 0 && PyList_Size(items) > PLC_MAX_ELEMENTS)
 		result = conversion_error(TOO_MANY);
 	if (result == 0)
-		result = write_flat(writer, kind, items, PyList_Size(items) > 0 ? ndim : 0, lengths);
+		result = write_flat(writer, type, items, PyList_Size(items) > 0 ? ndim : 0, lengths);
 	Py_DECREF(items);
 	return result;
 }
 
 static int
-write_array(plc_writer *writer, plc_kind kind, PyObject *object)
+write_array(plc_writer *writer, const value_type *type, PyObject *object)
 {
+	plc_kind	kind = (plc_kind) type->kind;
 	PyObject   *sequence;
 	int			result = 0;
 
 	if (plc_kind_size(kind) > 0 && !PyList_Check(object) && !PyTuple_Check(object))
 	{
-		result = write_buffer(writer, kind, object);
+		result = write_exported(writer, kind, object);
 		if (result != 0)
 			return result;
 	}
@@ -561,18 +663,130 @@ write_array(plc_writer *writer, plc_kind kind, PyObject *object)
 	if (PyList_Check(sequence) && PyList_Size(sequence) > 0 && PyList_Size(sequence) <= PLC_MAX_ELEMENTS)
 		result = write_list(writer, kind, sequence);
 	if (result == 0)
-		result = write_sequence(writer, kind, sequence);
+		result = write_sequence(writer, type, sequence);
 	Py_DECREF(sequence);
 	return result;
 }
 
-int
-write_result(plc_writer *writer, plc_kind kind, plc_kind element, PyObject *object)
+/* --- rows ------------------------------------------------------------------ */
+
+/* How the value of a field is had from an object: a new reference, or NULL with an exception set. */
+typedef PyObject *(*get_field) (PyObject *object, const value_type *type, uint32_t i);
+
+static PyObject *
+get_key(PyObject *object, const value_type *type, uint32_t i)
 {
+	PyObject   *value = PyObject_GetItem(object, type->names[i]);
+
+	if (value == NULL && PyErr_ExceptionMatches(PyExc_KeyError))
+		PyErr_Clear();
+	if (value == NULL)
+		conversion_error_of(KEY_MISSING, type->names[i]);
+	return value;
+}
+
+static PyObject *
+get_element(PyObject *object, const value_type *type, uint32_t i)
+{
+	PyObject   *index = PyLong_FromUnsignedLong(i);
+	PyObject   *value = index == NULL ? NULL : PyObject_GetItem(object, index);
+
+	(void) type;
+	Py_XDECREF(index);
+	return value;
+}
+
+static PyObject *
+get_attribute_for(PyObject *object, const value_type *type, uint32_t i, int reason)
+{
+	PyObject   *value = PyObject_GetAttr(object, type->names[i]);
+
+	if (value == NULL && PyErr_ExceptionMatches(PyExc_AttributeError))
+		PyErr_Clear();
+	if (value == NULL)
+		conversion_error_of(reason, type->names[i]);
+	return value;
+}
+
+static PyObject *
+get_attribute(PyObject *object, const value_type *type, uint32_t i)
+{
+	return get_attribute_for(object, type, i, ATTRIBUTE_MISSING);
+}
+
+static PyObject *
+get_attribute_of_element(PyObject *object, const value_type *type, uint32_t i)
+{
+	return get_attribute_for(object, type, i, ATTRIBUTE_OF_ELEMENT_MISSING);
+}
+
+static int
+write_fields(plc_writer *writer, const value_type *type, PyObject *object, get_field get)
+{
+	plc_write_u8(writer, PLC_FORM_BINARY);
+	for (uint32_t i = 0; i < type->count; i++)
+	{
+		PyObject   *value = get(object, type, i);
+		int			result = value == NULL ? -1 : write_result(writer, &type->inner[i], value, false);
+
+		Py_XDECREF(value);
+		if (result < 0)
+			return -1;
+	}
+	return written(writer);
+}
+
+static int
+check_length(const value_type *type, PyObject *sequence)
+{
+	Py_ssize_t	length = PyObject_Size(sequence);
+
+	return length == (Py_ssize_t) type->count ? 0 : conversion_error(LENGTH_DIFFERS);
+}
+
+/* The literal of a row, for the database to read. */
+static int
+write_literal(plc_writer *writer, PyObject *object, bool in_array)
+{
+	size_t		begin = writer->length + 5;
+
+	plc_write_u8(writer, PLC_FORM_TEXT);
+	if (write_string(writer, object) < 0)
+		return -1;
+	/* The database would say so as well, but not what most likely is the reason. */
+	while (in_array && begin < writer->length && strchr(" \t\n\v\f\r", writer->data[begin]) != NULL)
+		begin++;
+	if (in_array && (begin == writer->length || writer->data[begin] != '('))
+		return conversion_error_of(MALFORMED_RECORD, object);
+	return 1;
+}
+
+static int
+write_composite(plc_writer *writer, const value_type *type, PyObject *object, bool in_array)
+{
+	int			mapping;
+
+	if (PyUnicode_Check(object))
+		return write_literal(writer, object, in_array);
+	mapping = PyDict_Check(object) ? 1 : PyTuple_Check(object) || PyList_Check(object) ? 0
+		: PyObject_IsInstance(object, state.mapping);
+	if (mapping < 0)
+		return -1;
+	if (mapping == 1)
+		return write_fields(writer, type, object, get_key);
+	if (PySequence_Check(object) || PyMapping_Check(object))
+		return check_length(type, object) < 0 ? -1 : write_fields(writer, type, object, get_element);
+	return write_fields(writer, type, object, in_array ? get_attribute_of_element : get_attribute);
+}
+
+int
+write_result(plc_writer *writer, const value_type *type, PyObject *object, bool in_array)
+{
+	plc_kind	kind = (plc_kind) type->kind;
 	size_t		mark = writer->length;
 	size_t		size = plc_kind_size(kind);
 	uint8_t    *place;
-	int			result;
+	int			result = 0;
 
 	if (object == Py_None)
 	{
@@ -581,6 +795,8 @@ write_result(plc_writer *writer, plc_kind kind, plc_kind element, PyObject *obje
 	}
 	if (kind == PLC_VOID)
 		return conversion_error(NOT_VOID);
+	if (kind == PLC_COMPOSITE)
+		return write_composite(writer, type, object, in_array);
 	plc_write_u8(writer, PLC_FORM_BINARY);
 	if (size > 0)
 	{
@@ -588,8 +804,8 @@ write_result(plc_writer *writer, plc_kind kind, plc_kind element, PyObject *obje
 		result = place == NULL ? written(writer) : exact_fixed(kind, object, place);
 	}
 	else if (kind == PLC_ARRAY)
-		result = write_array(writer, element, object);
-	else
+		result = write_array(writer, type->inner, object);
+	else if (kind != PLC_RECORD)
 		result = write_variable(writer, kind, object);
 	if (result != 0)
 		return result;

@@ -69,10 +69,10 @@ watch(void *unused)
 			if (id != -1)
 				state.cancel = target = id;
 		}
-		/* A call that comes after its Cancel sees it itself. */
 		if (target != -1 && state.current == target)
 			pthread_kill(state.main_thread, SIGINT);
-		else
+		/* A call that comes after its Cancel sees it itself. */
+		else if (state.depth == 0)
 			target = -1;
 	}
 	return NULL;

@@ -212,6 +212,13 @@ def decimal(text: object) -> Decimal:
         raise ProtocolError("malformed numeric") from error
 
 
+def filled(array: Any) -> Tuple[Any, Any]:
+    """Return a masked array's elements, 0 where they are masked, and its mask, whose bytes are 1 there."""
+    import numpy
+
+    return numpy.ma.filled(array, 0), numpy.ascontiguousarray(numpy.ma.getmaskarray(array))
+
+
 # --- to the wire ----------------------------------------------------------
 
 
@@ -317,7 +324,7 @@ def _string(value: Any) -> str:
     if isinstance(value, str):
         value = str.__str__(value)
     try:
-        text = repr(value) if isinstance(value, float) else str(value)
+        text = float.__repr__(value) if isinstance(value, float) else str(value)
     except Exception as error:
         fail(TEXT_FAILED, error)
     try:

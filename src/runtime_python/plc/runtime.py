@@ -28,9 +28,8 @@ def _load_loop() -> Any:
         except ImportError:
             pass
         else:
-            if hasattr(_plc, "request"):
-                _plc.configure()
-                return _plc
+            _plc.configure()
+            return _plc
     from .loop import Loop
 
     return Loop()

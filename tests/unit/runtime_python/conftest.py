@@ -13,7 +13,6 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from plc import codec, convert
 
 from .support import Sandbox
 
@@ -48,7 +47,7 @@ def extension(runtime_directory: Path) -> ModuleType:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.configure(codec.ProtocolError, convert.fail, convert.decimal)
+    module.configure()
     return module
 
 
