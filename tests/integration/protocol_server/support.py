@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,7 @@ class Daemon:
         self.settings = {
             "instance": self.instance,
             "socket": str(self.socket),
+            "control_socket": str(self.control_socket),
             "socket_group": "root" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name,
             "allowed_users": [pwd.getpwuid(os.getuid()).pw_name],
             "state_directory": str(self.root),
@@ -178,6 +180,23 @@ class Daemon:
     @property
     def socket(self) -> Path:
         return self.root / "server.sock"
+
+    @property
+    def control_socket(self) -> Path:
+        return self.root / "control.sock"
+
+    def control(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        """Status and body of one exchange on the operator's socket."""
+        connection = HTTPConnection("server", timeout=60)
+        connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.sock.settimeout(60)
+        with contextlib.closing(connection):
+            connection.sock.connect(str(self.control_socket))
+            connection.request(method, path, None if body is None else json.dumps(body))
+            response = connection.getresponse()
+            text = response.read().decode()
+        is_json = response.headers.get_content_type() == "application/json"
+        return response.status, json.loads(text) if is_json else text
 
     @property
     def log(self) -> Path:
