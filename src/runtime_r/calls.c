@@ -24,7 +24,6 @@
 #define CANCELED "canceling statement due to user request"
 
 extern void Rf_jump_to_toplevel(void) __attribute__((noreturn));
-extern int	R_interrupts_pending;
 
 /* --- R --------------------------------------------------------------------------------- */
 
@@ -571,18 +570,27 @@ invoke(void *data)
 	call_runtime("invoke", 0);
 }
 
-/* The Error of a call that was left by a jump. */
+/* Errors that R lets no handler see: its stack is used up. */
+static void
+record_last_error(void *data)
+{
+	(void) data;
+	call_runtime("record_last_error", 0);
+}
+
+/* The Error of a call that was left by a jump; it is still what `state` calls the running one. */
 static void
 answer_failure(call *running, bool canceled)
 {
-	if (canceled || running->failure.length == 0)
+	if (canceled)
 	{
 		plc_writer_reset(&running->failure);
-		if (canceled)
-			write_message(&running->failure, "57014", CANCELED);
-		else
-			write_message(&running->failure, "38000", "R function was left by a jump to top level");
+		write_message(&running->failure, "57014", CANCELED);
 	}
+	else if (running->failure.length == 0)
+		R_ToplevelExec(record_last_error, NULL);
+	if (running->failure.length == 0)
+		write_message(&running->failure, "38000", "R function was left by a jump to top level");
 	send_error(running->id, &running->failure);
 }
 
@@ -610,8 +618,6 @@ run_call(call *running)
 		canceled = is_canceled();
 	}
 	state.current = before;
-	state.call = running->below;
-	R_interrupts_pending = 0;
 	if (!state.owned)
 		_exit(0);
 	if (!answered)
@@ -620,6 +626,7 @@ run_call(call *running)
 			drop_set(running->set);
 		answer_failure(running, canceled);
 	}
+	state.call = running->below;
 	recycle(&running->writer);
 	free(running->failure.data);
 	release_function(running->function);

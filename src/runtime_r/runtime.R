@@ -64,15 +64,14 @@ describe <- function(error, calls) {
   fields
 }
 
-# Lines for the frames between a call of the runtime and the error.
+# Lines for the frames of a call, but for the runtime's own.
 describe_stack <- function(calls) {
   first <- find_last(calls, "invoke") + 2L # the call of withCallingHandlers() is between
   last <- length(calls)
-  heads <- vapply(calls, call_head, "")
   # What raises an error is no part of where it was raised.
-  while (last >= first && heads[[last]] %in% own_frames) last <- last - 1L
-  if (last < first) {
-    return(character())
+  while (last >= first && (call_head(calls[[last]]) %in% raising || is_own(sys.function(last)))) last <- last - 1L
+  if (last < first || is_own(sys.function(first))) {
+    return("while creating return value")
   }
   shown <- first:last
   skipped <- length(shown) - 2L * frames_shown
@@ -84,10 +83,10 @@ describe_stack <- function(calls) {
   c("R call stack (most recent call last):", unlist(lines))
 }
 
-own_frames <- c(
-  "stop", ".handleSimpleError", "h", "fail", "raise_spi_error", "call_c", "<anonymous>", "signalCondition",
-  "withRestarts", "doWithOneRestart", "withOneRestart", "warning"
-)
+raising <- c("stop", ".handleSimpleError", "h", "warning", "withRestarts", "withOneRestart", "doWithOneRestart")
+
+# Whether a function belongs to the runtime and is nothing that users call.
+is_own <- function(f) identical(environment(f), environment(is_own)) && !any(vapply(public, identical, NA, f))
 
 call_head <- function(call) {
   head <- call[[1L]]
@@ -122,7 +121,15 @@ on_error <- function(error) {
   record(describe(error, calls[-length(calls)]))
 }
 
-on_interrupt <- function(condition) record(c(C = "57014", M = "canceling statement due to user request"))
+on_interrupt <- function(condition) record(c(C = "57014", M = "R was interrupted"))
+
+# What R said of an error that no handler could be called for.
+record_last_error <- function() {
+  message <- sub("^Error[^:]*: *", "", trimws(geterrmessage()))
+  .Internal(seterrmessage(""))
+  deep <- grepl("stack|nested too deeply", message)
+  if (nzchar(message)) record(c(C = if (deep) "54001" else "38000", M = clean(message)))
+}
 
 on_warning <- function(warning) {
   .Call(c_log, 5L, "M", clean(conditionMessage(warning)))

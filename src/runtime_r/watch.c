@@ -17,11 +17,13 @@
 #include <unistd.h>
 
 #define WATCH_STACK ((size_t) 256 << 10)
-#define INSIST_MS 100			/* between two interrupts of a call that goes on after a Cancel */
+#define INSIST_MS 100			/* between two signals to a call that goes on after a Cancel */
 
-/* Of R's, in headers for those who embed R or draw: both exist in every R since 3.0. */
-extern int	R_interrupts_pending;
+/* R's, in a header for those who embed it. */
 extern void Rf_jump_to_toplevel(void) __attribute__((noreturn));
+
+/* Ends a sleep and nothing else. SIGINT would be an interrupt, which a function may catch before we look. */
+#define WAKE_SIGNAL SIGURG
 
 static void (*other_events) (void);
 
@@ -31,14 +33,10 @@ is_canceled(void)
 	return state.current != -1 && state.current == state.cancel;
 }
 
-/*
- * R comes here before it looks for an interrupt, as often as it does that. A Cancel leaves the
- * call at once and can't be caught; other interrupts are for somebody at a keyboard.
- */
+/* R comes here as often as it looks for an interrupt. A Cancel leaves the call at once and can't be caught. */
 static void
 look_for_cancel(void)
 {
-	R_interrupts_pending = 0;
 	if (state.owned && is_canceled())
 		Rf_jump_to_toplevel();
 	if (other_events != NULL)
@@ -96,7 +94,7 @@ watch(void *unused)
 		}
 		/* A call that comes after its Cancel sees it itself. */
 		if (target != -1 && state.current == target)
-			pthread_kill(state.main_thread, SIGINT);
+			pthread_kill(state.main_thread, WAKE_SIGNAL);
 		else
 			target = -1;
 	}
@@ -108,6 +106,12 @@ terminate(int signum)
 {
 	(void) signum;
 	_exit(0);
+}
+
+static void
+wake(int signum)
+{
+	(void) signum;
 }
 
 /* A child process (of the package parallel, say) has no part in the conversation. */
@@ -125,11 +129,14 @@ start_watching(void)
 	pthread_attr_t attributes;
 	sigset_t	all;
 	sigset_t	before;
-	struct sigaction action = {.sa_handler = terminate};
+	struct sigaction on_terminate = {.sa_handler = terminate};
+	struct sigaction on_wake = {.sa_handler = wake};
 	int			error;
 
 	state.main_thread = pthread_self();
-	sigaction(SIGTERM, &action, NULL);
+	sigaction(SIGTERM, &on_terminate, NULL);
+	/* Without SA_RESTART. */
+	sigaction(WAKE_SIGNAL, &on_wake, NULL);
 	pthread_atfork(NULL, NULL, disown);
 	other_events = R_PolledEvents;
 	R_PolledEvents = look_for_cancel;
