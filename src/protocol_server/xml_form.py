@@ -124,7 +124,7 @@ class _RefusedError(Exception):
 
 
 class XmlDocument(Document):
-    """An XML file of runtimes; `value` has `runtimes` as runtimes.yml has them; `removed`: id -> line of those that shall not be."""
+    """An XML file of runtimes; `value` has them as runtimes.yml does; `removed`: id -> line of what shall not be."""
 
     def __init__(self, file: Path) -> None:
         """Read `file`; see Document."""

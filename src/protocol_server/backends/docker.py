@@ -16,7 +16,7 @@ from protocol_server.backends import Backend, Connections, Exit
 from protocol_server.backends.docker_api import DockerApi, DockerError, DockerSilentError
 from protocol_server.backends.exits import describe_exit
 from protocol_server.backends.rendezvous import SOCKET_NAME, Rendezvous, remove_directory, sandboxes_directory
-from protocol_server.cgroup import MemoryCounters, MemoryEvents
+from protocol_server.cgroup import MemoryCounters, MemoryEvents, Usage, usage_of_process
 from protocol_server.config import Runtime, ServerConfig
 from protocol_server.errors import (
     SQLSTATE_SYSTEM_ERROR,
@@ -82,7 +82,7 @@ def container_config(config: ServerConfig, runtime: Runtime, sandbox: str) -> di
             "MemorySwap": memory,
             "CpuShares": runtime.cpu_shares,
             "NanoCpus": round(runtime.cpus * 1e9),
-            "PidsLimit": runtime.pids,
+            "PidsLimit": _pids_limit(runtime),
             # On a host that runs out of memory, sandboxes go before the database does.
             "OomScoreAdj": 500,
             "Ulimits": [{"Name": name, "Soft": limit, "Hard": limit} for name, limit in ulimits.items()],
@@ -107,6 +107,11 @@ def container_config(config: ServerConfig, runtime: Runtime, sandbox: str) -> di
             "RestartPolicy": {"Name": "no"},
         },
     }
+
+
+def _pids_limit(runtime: Runtime) -> int:
+    # gVisor's own threads are some 30, and it needs up to two of the host's for each of the sandbox's.
+    return runtime.pids if runtime.isolation == "default" else 2 * runtime.pids + 64
 
 
 def _mount(mount: Mount) -> dict[str, Any]:
@@ -146,10 +151,12 @@ class _Container:
         self.status_known = asyncio.Event()
         self.status: int | None = None
         self.oom_reported = False
+        self.gvisor = False
         self.memory_events: MemoryEvents | None = None
         self.creating: asyncio.Task[Any] | None = None
         self.seen_running = False
         self.gone_at: float | None = None
+        self.pid = 0
         self._counters: MemoryCounters | None = None
         self._watch: Watch | None = None
 
@@ -163,6 +170,7 @@ class _Container:
         except OSError:
             # Hidden or gone already: Docker's events and its list of containers tell as well.
             return
+        self.pid = pid
         self._counters = MemoryCounters.of_process(pid)
 
     def on_end(self) -> None:
@@ -326,6 +334,7 @@ class DockerBackend(Backend):
                 container.on_end()
             return
         state = facts["State"]
+        container.gvisor = facts["HostConfig"].get("Runtime") == ISOLATION_RUNTIMES["gvisor"]
         if container.memory_mb is None:
             container.memory_mb = int(facts["HostConfig"].get("Memory") or 0) // MIB or None
         if state.get("Running") and state.get("Pid"):
@@ -363,14 +372,24 @@ class DockerBackend(Backend):
                 async with asyncio.timeout(_EXIT_STATUS_WAIT_S):
                     await self._attach(sandbox, container)
         events = container.memory_events
+        # gVisor is one process to the host: a kill ends all of it, and Docker then gives 1 for the status.
+        killed = container.gvisor and (container.oom_reported or (events is not None and events.kills > 0))
+        status = None if killed else container.status
         if events is not None:
-            return describe_exit(container.status, events.kills > 0, events.limit_hit, container.memory_mb)
-        return describe_exit(container.status, container.oom_reported, True, container.memory_mb)
+            return describe_exit(status, events.kills > 0, events.limit_hit, container.memory_mb)
+        return describe_exit(status, container.oom_reported, True, container.memory_mb)
 
     def alive(self, sandbox: str) -> bool:
         """Ask the kernel whether the container's first process lives."""
         container = self._containers.get(sandbox)
         return container is not None and container.alive()
+
+    async def usage(self, sandbox: str) -> Usage | None:
+        """What the container's cgroup counts."""
+        container = self._containers.get(sandbox)
+        if container is None or not container.pid or not container.alive():
+            return None
+        return usage_of_process(container.pid)
 
     async def stop(self, sandbox: str) -> None:
         """Kill and remove a container and its directory."""

@@ -43,10 +43,12 @@ def test_cold_start(host: Host) -> None:
 def test_pool_hit(host: Host) -> None:
     host.daemon.runtimes = [host.runtime("probe", pool=(1, 1))]
     host.start()
+    seen: set[str] = set()
     for _ in range(3):
-        eventually(host.daemon.warm, "one is warm")
+        eventually(lambda: set(host.daemon.warm()) - seen, "one is warm")
         session = host.session()
         assert session.run("result = 1") == 1
+        seen.add(session.sandbox)
         session.close()
     granted = host.daemon.events("lease_granted")
     assert all(event["warm"] for event in granted)
@@ -64,7 +66,7 @@ if os.path.exists("/proc/self/status"):
         status[name] = value.split()
 result = {
     "ids": [os.getuid(), os.geteuid(), os.getgid(), os.getegid()], "groups": os.getgroups(),
-    "capabilities": [status[name][0] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")],
+    "capabilities": [value[0] for name, value in status.items() if name.startswith("Cap")],
     "host": socket.gethostname(), "cwd": os.getcwd(), "env": dict(os.environ),
     "mounts": [line.split()[:4] for line in open("/proc/mounts")],
     "nofile": __import__("resource").getrlimit(__import__("resource").RLIMIT_NOFILE),
@@ -265,8 +267,9 @@ def test_shared_directories(host: Host) -> None:
     host.start()
     session = host.session()
     assert session.run("result = open('/data/in/a.txt').read()") == "from the host"
-    kind, number, _ = session.fails("open('/data/in/b.txt', 'w')")
-    assert (kind, number) == ("OSError", 30)
+    _, number, _ = session.fails("open('/data/in/b.txt', 'w')")
+    # Which of the two reasons is told first is the kernel's choice.
+    assert number in (13, 30)
     session.run("open('/opt/results/deep/b.txt', 'w').write('from the sandbox')")
     assert (shared / "out" / "b.txt").read_text() == "from the sandbox"
     assert session.run("import os; result = os.path.isdir('/usr/lib')")
