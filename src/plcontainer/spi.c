@@ -627,7 +627,10 @@ serve_subtransaction(plc_request *request)
 	if (request->verb == PLC_SUBTRANSACTION_BEGIN)
 		begin_subtransaction(call);
 	else if (call->subtransactions == NIL)
-		plc_channel_violation(call->lease, "It ended a subtransaction that it had not begun");
+		/* One that was open at the end of a set's batch was aborted there. */
+		ereport(ERROR,
+				(errcode(ERRCODE_NO_ACTIVE_SQL_TRANSACTION),
+				 errmsg("there is no subtransaction to exit from")));
 	else
 		end_subtransaction(call, request->verb == PLC_SUBTRANSACTION_COMMIT);
 	(void) begin_answer(call, PLC_SUBTRANSACTION);

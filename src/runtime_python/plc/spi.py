@@ -38,6 +38,7 @@ _SPI_ERRORS = {
 }
 _NO_CURSOR = "34000"
 _NO_STATE = "38000"
+_NO_TRANSACTION = "25P01"
 
 # Rows that a cursor asks for while it is iterated: more and more, as long as they come in small batches.
 _FIRST_BATCH = 10
@@ -53,6 +54,8 @@ _LARGEST_LIMIT = (1 << 63) - 1
 _BEGIN = bytes([codec.SUBTRANSACTION_BEGIN])
 _COMMIT = bytes([codec.SUBTRANSACTION_COMMIT])
 _ROLLBACK = bytes([codec.SUBTRANSACTION_ROLLBACK])
+
+_NOT_OPEN = "there is no subtransaction to exit from"
 
 # Stands for arguments that were not given, which messages show in another way than an empty list.
 NO_VALUES: List[object] = []
@@ -483,13 +486,17 @@ class PLySubtransaction(_Unique):
             raise ValueError("this subtransaction has already been exited")
         # One that was left open ended with the call that had begun it.
         if self._call != _State.loop.current():
-            raise ValueError("there is no subtransaction to exit from")
+            raise ValueError(_NOT_OPEN)
         self._exited = True
-        if kind is None:
-            _request(codec.SUBTRANSACTION, _COMMIT)
-        else:
+        if kind is not None:
             _State.upheavals += 1
-            _request(codec.SUBTRANSACTION, _ROLLBACK)
+        try:
+            _request(codec.SUBTRANSACTION, _COMMIT if kind is None else _ROLLBACK)
+        except SPIError as refused:
+            # So did one that was open when rows of a set were returned.
+            if refused.sqlstate == _NO_TRANSACTION:
+                raise ValueError(_NOT_OPEN) from None
+            raise
 
     enter = __enter__
     exit = __exit__

@@ -92,3 +92,9 @@ def test_an_error_at_its_end() -> None:
     answers = OK, failed("23503", "m")
     with scripted(*answers), pytest.raises(plpy.spiexceptions.ForeignKeyViolation), plpy.subtransaction():
         pass
+
+
+def test_one_that_the_backend_has_ended() -> None:
+    message = "there is no subtransaction to exit from"
+    with scripted(OK, failed("25P01", message)), pytest.raises(ValueError, match=f"^{message}$"), plpy.subtransaction():
+        pass
