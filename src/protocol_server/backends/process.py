@@ -31,7 +31,7 @@ from protocol_server.backends.process_command import (
 )
 from protocol_server.backends.rendezvous import Rendezvous, describe_full, remove_directory, sandboxes_directory
 from protocol_server.backends.seccomp import SeccompError, build_program
-from protocol_server.cgroup import MemoryCounters
+from protocol_server.cgroup import MemoryCounters, Usage, read_usage
 from protocol_server.config import Runtime, ServerConfig
 from protocol_server.errors import (
     SQLSTATE_SYSTEM_ERROR,
@@ -332,6 +332,13 @@ class ProcessBackend(Backend):
         """Ask the kernel whether the process that waits for the sandbox's end lives."""
         process = self._processes.get(sandbox)
         return process is not None and process.alive()
+
+    async def usage(self, sandbox: str) -> Usage | None:
+        """What the sandbox's cgroup counts; without one nobody does."""
+        process = self._processes.get(sandbox)
+        if process is None or process.group is None or not process.alive():
+            return None
+        return read_usage(process.group.directories)
 
     async def stop(self, sandbox: str) -> None:
         """Kill a sandbox's processes and remove its directories and cgroups."""

@@ -152,7 +152,7 @@ def slice_path(parent: str, group: str) -> PurePosixPath:
 
 
 def find_cgroups(parent: str, group: str = "", proc: Path = Path("/proc/self")) -> Cgroups:
-    """Where the server may make groups: in `parent` or its resource group, in the server's own when `parent` is empty."""
+    """Where the server may make groups: in `parent` or its resource group, in its own group without one."""
     own, mounts = _own_paths(proc), _mounts(proc)
     inside = slice_path(parent, group) if parent else None
     parents: dict[str, Path] = {}
