@@ -350,6 +350,8 @@ read_batch(plc_job *job, plc_reader *reader, const plc_frame *frame)
 	/* A value has a byte at least. */
 	if (set->left > length || (set->left == 0 && set->has_more))
 		plc_reader_fail(reader, "a batch of rows has no or too many rows");
+	if (reader->error != NULL)
+		return;
 	if (set->capacity < length)
 	{
 		if (set->batch != NULL)
