@@ -107,6 +107,10 @@ class Backend:
 
     def lease(self, runtime: str = "echo", role: str = "alice", member_of: tuple[str, ...] = ()) -> Backend:
         self.ask(runtime, role, member_of)
+        return self.granted()
+
+    def granted(self) -> Backend:
+        """Take the Grant that must come next."""
         kind, payload = self.receive()
         assert kind == codec.TYPE_GRANT
         reader = codec.Reader(payload)
