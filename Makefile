@@ -21,7 +21,7 @@ BIN := .venv/bin/
 PLAYBOOK := ANSIBLE_STDOUT_CALLBACK=phases $(AS_ROOT) $(BIN)ansible-playbook
 BUILDER := $(AS_ROOT) $(BIN)python -m builder
 # what takes longest comes first
-RESULTS := runtime_python lab_host/$(DEBIAN) plpython plcontainer/$(DEBIAN) protocol_server/$(DEBIAN) base/$(DEBIAN)
+RESULTS := runtime_r runtime_python plr lab_host/$(DEBIAN) plpython plcontainer/$(DEBIAN) protocol_server/$(DEBIAN) base/$(DEBIAN)
 
 CONTAINER = $(LAB_NAME)-$(HOST)
 EXEC = $(AS_ROOT) docker exec -i

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 #: What runs in a sandbox when the runtime names no command, by language.
 DEFAULT_COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
     "python": ("python3", "-I", "/opt/caisson/runtime_python"),
+    "r": ("Rscript", "--vanilla", "/opt/caisson/runtime_r/main.R"),
 }
 
 #: What is the server's own inside of a sandbox; nothing may be mounted there or beneath.

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from builder import description
-from builder.description import image_names, image_releases, load_image, load_package, package_names
+from builder.description import image_names, image_releases, load_image, load_package, package_names, package_releases
 from builder.errors import BuildError
 
 
@@ -75,4 +75,5 @@ def test_every_description_of_the_project_is_valid() -> None:
             assert load_image(name, release).packages is not None
     assert {"plcontainer", "protocol_server", "runtime_python"} <= set(package_names())
     for name in package_names():
-        assert load_package(name, "12").package
+        for release in package_releases(name):
+            assert load_package(name, release).package

@@ -142,7 +142,7 @@ BAD_RUNTIMES = {
     ),
     "unknown language": (
         RUNTIME.replace("language: python", "language: perl"),
-        "runtimes.yml:3: runtimes[0].language: 'perl' is not in runtime_directories, which has python",
+        "runtimes.yml:3: runtimes[0].language: 'perl' is not in runtime_directories, which has python, r",
     ),
     "command as text": (
         RUNTIME + "    command: python3 -I\n",

@@ -158,7 +158,7 @@ BAD: dict[str, tuple[str, str]] = {
     ),
     "unknown language": (
         GOOD.replace("<command>", "<language>perl</language><command>"),
-        "local.xml:6: runtimes[0].language: 'perl' is not in runtime_directories, which has python",
+        "local.xml:6: runtimes[0].language: 'perl' is not in runtime_directories, which has python, r",
     ),
     "directory without access": (
         GOOD.replace('access="rw" ', ""),
