@@ -15,6 +15,7 @@ from typing import Any, Final
 from protocol_server.backends import Backend, Connections, Exit
 from protocol_server.backends.docker_api import DockerApi, DockerError, DockerSilentError
 from protocol_server.backends.exits import describe_exit
+from protocol_server.backends.process_cgroup import slice_path
 from protocol_server.backends.rendezvous import SOCKET_NAME, Rendezvous, remove_directory, sandboxes_directory
 from protocol_server.cgroup import MemoryCounters, MemoryEvents, Usage, usage_of_process
 from protocol_server.config import Runtime, ServerConfig
@@ -49,8 +50,25 @@ def container_name(sandbox: str) -> str:
     return f"plcontainer-{sandbox}"
 
 
-def container_config(config: ServerConfig, runtime: Runtime, sandbox: str) -> dict[str, Any]:
-    """The body of Docker's create call: everything that locks a sandbox in is in here."""
+def cgroup_parent(config: ServerConfig, runtime: Runtime, driver: str) -> str:
+    """The parent of a sandbox's cgroup as Docker's cgroup driver wants it: a slice by its name, or a path."""
+    parent, group = config.cgroup_parent, runtime.resource_group_id
+    if not parent.endswith(".slice"):
+        return parent
+    path = slice_path(parent, group)
+    return path.name if driver == "systemd" else f"/{path}"
+
+
+def _network(config: ServerConfig, runtime: Runtime) -> dict[str, Any]:
+    """None, or the host's network for sandboxes, whose packets the host filters."""
+    if not runtime.enable_network:
+        return {"NetworkMode": "none"}
+    # Docker's own resolver would ask the host's name servers; one that does not answer keeps it from that.
+    return {"NetworkMode": config.network, "Dns": list(config.network_dns) or ["127.0.0.1"], "DnsSearch": ["."]}
+
+
+def container_config(config: ServerConfig, runtime: Runtime, sandbox: str, driver: str = "cgroupfs") -> dict[str, Any]:
+    """The body of Docker's create call: everything that locks a sandbox in is in here. `driver` is that of cgroups."""
     directory = sandboxes_directory(config.state_directory) / sandbox
     runtime_directory = f"/opt/caisson/runtime_{runtime.language}"
     memory = runtime.memory_mb * MIB
@@ -63,7 +81,7 @@ def container_config(config: ServerConfig, runtime: Runtime, sandbox: str) -> di
         "User": f"{config.sandbox_uid}:{config.sandbox_gid}",
         "WorkingDir": "/",
         "Hostname": "sandbox",
-        "NetworkDisabled": True,
+        "NetworkDisabled": not runtime.enable_network,
         "Env": [f"PLC_SOCKET={SANDBOX_RUN_DIRECTORY}/{SOCKET_NAME}", f"PLC_RUNTIME_ID={runtime.id}"],
         "Labels": {
             LABEL_COMPONENT: "sandbox",
@@ -76,12 +94,13 @@ def container_config(config: ServerConfig, runtime: Runtime, sandbox: str) -> di
             "CapDrop": ["ALL"],
             "SecurityOpt": ["no-new-privileges"],
             "ReadonlyRootfs": True,
-            "NetworkMode": "none",
+            **_network(config, runtime),
             "IpcMode": "private",
             "Memory": memory,
             "MemorySwap": memory,
             "CpuShares": runtime.cpu_shares,
             "NanoCpus": round(runtime.cpus * 1e9),
+            "CpusetCpus": runtime.cpuset,
             "PidsLimit": _pids_limit(runtime),
             # On a host that runs out of memory, sandboxes go before the database does.
             "OomScoreAdj": 500,
@@ -102,7 +121,7 @@ def container_config(config: ServerConfig, runtime: Runtime, sandbox: str) -> di
             "DeviceRequests": [_device_request(request) for request in runtime.device_requests],
             # Empty: Docker's default.
             "Runtime": ISOLATION_RUNTIMES[runtime.isolation],
-            "CgroupParent": config.cgroup_parent,
+            "CgroupParent": cgroup_parent(config, runtime, driver),
             "LogConfig": _log_config(config, runtime),
             "RestartPolicy": {"Name": "no"},
         },
@@ -217,6 +236,7 @@ class DockerBackend(Backend):
         self._containers: dict[str, _Container] = {}
         self._available = asyncio.Event()
         self._was_down = False
+        self._cgroup_driver = ""
         self._listener: asyncio.Task[None] | None = None
         # Docker slows down for everyone when asked to remove hundreds of containers at once.
         self._stops = asyncio.Semaphore(8)
@@ -286,7 +306,7 @@ class DockerBackend(Backend):
     async def _start(self, sandbox: str, runtime: Runtime, rendezvous: Rendezvous) -> Connections:
         name = container_name(sandbox)
         container = self._containers[sandbox] = _Container(runtime.memory_mb)
-        body = container_config(self.config, runtime, sandbox)
+        body = container_config(self.config, runtime, sandbox, self._cgroup_driver)
         # The caller's limit is on the whole start; calls need none of their own below it.
         timeout_s = self.config.start_timeout_s + 1
         try:
@@ -436,6 +456,7 @@ class DockerBackend(Backend):
         while True:
             try:
                 async with self._api.events(filters) as events:
+                    self._cgroup_driver = str((await self._api.call("GET", "/info")).get("CgroupDriver", ""))
                     self._came_back()
                     await self._catch_up()
                     async for event in events:

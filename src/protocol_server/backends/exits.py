@@ -15,7 +15,7 @@ def describe_exit(status: int | None, memory_kill: bool, limit_hit: bool, memory
     """What to tell a backend of a sandbox that ended with `status` (None: not known), 128 + n for signal n."""
     if memory_kill and status in (None, _SIGKILL_STATUS):
         if not limit_hit:
-            return Exit("was killed because the host ran out of memory", SQLSTATE_OUT_OF_MEMORY)
+            return Exit("was killed because its resource group or the host ran out of memory", SQLSTATE_OUT_OF_MEMORY)
         limit = f" of {memory_mb} MB" if memory_mb is not None else ""
         return Exit(f"exceeded its memory limit{limit}", SQLSTATE_OUT_OF_MEMORY)
     if status is None:

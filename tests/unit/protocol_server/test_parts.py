@@ -15,9 +15,16 @@ import pytest
 
 from protocol_server.backends import Exit
 from protocol_server.backends.docker import container_config
-from protocol_server.backends.exits import describe_exit
 from protocol_server.backends.docker_api import demultiplex
-from protocol_server.cgroup import MemoryCounters, MemoryEvents, memory_directory, parse_memory_events
+from protocol_server.backends.exits import describe_exit
+from protocol_server.cgroup import (
+    MemoryCounters,
+    MemoryEvents,
+    Usage,
+    memory_directory,
+    parse_memory_events,
+    read_usage,
+)
 from protocol_server.logs import Log
 from protocol_server.process import Watch, peer_of, start_time
 from protocol_server.systemd import Notifier
@@ -82,13 +89,65 @@ def test_memory_counters_of_files(tmp_path: Path) -> None:
         (None, False, False, Exit("ended, and its exit status was not told", "08006")),
         (137, True, True, Exit("exceeded its memory limit of 512 MB", "53200")),
         (None, True, True, Exit("exceeded its memory limit of 512 MB", "53200")),
-        (137, True, False, Exit("was killed because the host ran out of memory", "53200")),
+        (137, True, False, Exit("was killed because its resource group or the host ran out of memory", "53200")),
         # A child was killed some time ago; what ended the sandbox is something else.
         (1, True, True, Exit("exited with status 1", "08006")),
     ],
 )
 def test_describe_exit(status: int | None, kill: bool, limit_hit: bool, expected: Exit) -> None:
     assert describe_exit(status, kill, limit_hit, 512) == expected
+
+
+@pytest.mark.parametrize(
+    ("parent", "group", "driver", "expected"),
+    [
+        ("", "", "systemd", ""),
+        ("/sandboxes", "", "cgroupfs", "/sandboxes"),
+        ("plcontainer.slice", "", "systemd", "plcontainer.slice"),
+        ("plcontainer.slice", "", "cgroupfs", "/plcontainer.slice"),
+        ("plcontainer.slice", "reports", "systemd", "plcontainer-reports.slice"),
+        ("plcontainer.slice", "reports", "cgroupfs", "/plcontainer.slice/plcontainer-reports.slice"),
+    ],
+)
+def test_parent_of_cgroups(tmp_path: Path, parent: str, group: str, driver: str, expected: str) -> None:
+    config = server_config(tmp_path, cgroup_parent=parent, resource_groups=("reports",))
+    body = container_config(config, runtime("r", resource_group_id=group, cpuset="0-1"), "0123456789abcdef", driver)
+    assert body["HostConfig"]["CgroupParent"] == expected
+    assert body["HostConfig"]["CpusetCpus"] == "0-1"
+
+
+def test_a_network_is_for_runtimes_that_have_one(tmp_path: Path) -> None:
+    config = server_config(tmp_path, network="sandboxes", network_dns=("10.0.0.53",))
+    body = container_config(config, runtime("r", enable_network=True), "0123456789abcdef")
+    assert body["NetworkDisabled"] is False
+    assert (body["HostConfig"]["NetworkMode"], body["HostConfig"]["Dns"]) == ("sandboxes", ["10.0.0.53"])
+    body = container_config(config, runtime("r"), "0123456789abcdef")
+    assert body["NetworkDisabled"] is True
+    assert body["HostConfig"]["NetworkMode"] == "none"
+    assert "Dns" not in body["HostConfig"]
+
+
+USAGE_1 = {
+    "memory": {"memory.usage_in_bytes": "5000\n", "memory.stat": "cache 9\ntotal_inactive_file 1000\n"},
+    "cpuacct": {"cpuacct.usage": "2500000000\n"},
+}
+USAGE_2 = {
+    "one": {
+        "memory.current": "5000\n",
+        "memory.stat": "anon 1\ninactive_file 1000\n",
+        "cpu.stat": "usage_usec 2500000\nuser_usec 1\n",
+    }
+}
+
+
+@pytest.mark.parametrize("files", [USAGE_1, USAGE_2])
+def test_usage_of_a_cgroup(tmp_path: Path, files: dict[str, dict[str, str]]) -> None:
+    for directory, contents in files.items():
+        (tmp_path / directory).mkdir()
+        for name, text in contents.items():
+            (tmp_path / directory / name).write_text(text)
+    assert read_usage([tmp_path / directory for directory in files]) == Usage(4000, 2.5)
+    assert read_usage([tmp_path / "gone"]) == Usage(None, None)
 
 
 def test_container_config_locks_in(tmp_path: Path) -> None:
