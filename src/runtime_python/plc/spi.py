@@ -230,8 +230,10 @@ def _result(parts: List[bytes], function: str) -> PLyResult:
     end = _ROWS_HEAD.size + length
     shape = loop.describe(first[_ROWS_HEAD.size : end])
     rows = loop.rows(shape, first, end)
-    for part in parts[1:]:
-        rows += loop.rows(shape, part, 0)
+    for i in range(1, len(parts)):
+        rows += loop.rows(shape, parts[i], 0)
+        # A large result is not held twice.
+        parts[i] = b""
     return PLyResult(status, processed, rows, shape)
 
 
@@ -426,12 +428,13 @@ class PLyCursor(_Unique):
         """Fetch rows ahead. Return the bytes of the answer."""
         payload = bytes([codec.SQL_FETCH]) + _string(self._name) + struct.pack("<Q", count)
         parts = self._ask(payload, "iterating")
+        size = sum(map(len, parts))
         result = _result(parts, "SPI_cursor_fetch")
         self._ahead.extend(result)
         self._done = len(result) < count
         self._shape = result._shape
         self._call, self._upheavals = _State.loop.current(), _State.upheavals
-        return sum(map(len, parts))
+        return size
 
     def _ask(self, payload: bytes, action: str) -> List[bytes]:
         try:
