@@ -119,6 +119,22 @@ _SETTINGS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
 }
 
 
+def setting_names() -> tuple[str, ...]:
+    """The attributes that <setting> may have."""
+    return tuple(_SETTINGS)
+
+
+def read_setting(name: str, text: str) -> tuple[str, Any]:
+    """Key in runtimes.yml (pool_min and pool_max for those of `pool`) and value of a setting. Raises ValueError."""
+    if name not in _SETTINGS:
+        raise ValueError(f"unknown setting; known are {', '.join(_SETTINGS)}")
+    key, convert = _SETTINGS[name]
+    try:
+        return key, convert(text)
+    except _ValueProblem as error:
+        raise ValueError(str(error)) from error
+
+
 class _RefusedError(Exception):
     """What comes does not matter any more."""
 

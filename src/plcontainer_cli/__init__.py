@@ -1,0 +1,1 @@
+"""The command `plcontainer`: runtimes, images and sandboxes of one host, for its operators."""
