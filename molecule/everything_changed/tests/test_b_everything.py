@@ -188,7 +188,8 @@ def test_a_runtime_with_defaults(segment: SegmentHost, options: Options, session
         found["Config"]["User"] == f"{options['protocol_server_sandbox_uid']}:{options['protocol_server_sandbox_gid']}"
     )
     assert found["Config"]["Labels"]["caisson.instance"] == options["protocol_server_instance"]
-    assert host["CgroupParent"] == options["protocol_server_cgroup_parent"]
+    # Docker wants a slice by its name or by its path, depending on its driver of cgroups.
+    assert host["CgroupParent"].removeprefix("/") == options["protocol_server_cgroup_parent"]
     assert host["LogConfig"]["Config"] == {"max-file": "3", "max-size": "1m"}
     assert host["Memory"] == host["MemorySwap"] == defaults["memory_mb"] * MIB
     assert host["CpuShares"] == defaults["cpu_shares"]
