@@ -844,6 +844,7 @@ plc_channel_answer(plc_call *call, plc_message expected, plc_frame *frame)
 			case PLC_SQL:
 			case PLC_SUBTRANSACTION:
 				plc_spi_request(call, frame);
+				handle_interrupts(lease);
 				break;
 			default:
 				plc_channel_violation(lease, psprintf("It sent a message of type %d during a call",
