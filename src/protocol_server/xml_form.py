@@ -30,6 +30,7 @@ from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
 
 from protocol_server.document import Document, DocumentPath, Problem
+from protocol_server.runtimes import DEFAULT_COMMANDS
 
 #: What a runtime has that does not say otherwise: PL/Container's values where it has them.
 DEFAULTS: Final[Mapping[str, Any]] = {
@@ -362,8 +363,9 @@ def _runtime_lines(runtime: Mapping[str, Any]) -> list[str]:
         f"<image name={quoteattr(runtime['image_name'])}>{escape(runtime['image'])}</image>",
         f"<language>{escape(runtime['language'])}</language>",
     ]
-    if runtime.get("command"):
-        lines.append(f"<command>{escape(shlex.join(runtime['command']))}</command>")
+    command = tuple(runtime.get("command", ()))
+    if command not in ((), DEFAULT_COMMANDS.get(runtime["language"])):
+        lines.append(f"<command>{escape(shlex.join(command))}</command>")
     for mount in runtime.get("mounts", ()):
         attributes = " ".join(f"{name}={quoteattr(mount[name])}" for name in ("host", "container", "access"))
         lines.append(f"<shared_directory {attributes}/>")

@@ -23,6 +23,8 @@ _PERIOD_US: Final = 100_000
 #: bubblewrap itself: the process that waits, and the first process of the namespace.
 _OWN_PROCESSES: Final = 2
 _CONTROLLERS: Final = ("memory", "pids", "cpu")
+#: Version 1 alone counts CPU time in a tree of its own, where that is not the controller cpu's.
+_COUNTERS: Final = ("cpuacct",)
 _REMOVE_S: Final = 2.0
 
 
@@ -118,6 +120,7 @@ def _limits(controller: str, version: int, runtime: Runtime) -> list[tuple[str, 
         return {
             "memory": [("memory.limit_in_bytes", str(memory)), ("memory.memsw.limit_in_bytes", str(memory))],
             "pids": [("pids.max", pids)],
+            "cpuacct": [],
             "cpu": [
                 ("cpu.shares", str(runtime.cpu_shares)),
                 ("cpu.cfs_period_us", str(_PERIOD_US)),
@@ -156,7 +159,7 @@ def find_cgroups(parent: str, group: str = "", proc: Path = Path("/proc/self")) 
     own, mounts = _own_paths(proc), _mounts(proc)
     inside = slice_path(parent, group) if parent else None
     parents: dict[str, Path] = {}
-    for controller in _CONTROLLERS:
+    for controller in (*_CONTROLLERS, *_COUNTERS):
         if controller not in mounts or controller not in own:
             continue
         root, mount = mounts[controller]
@@ -211,6 +214,6 @@ def _mounts(proc: Path) -> dict[str, tuple[PurePosixPath, Path]]:
         if len(before) < 5 or len(after) < 3 or after[0] not in ("cgroup", "cgroup2"):
             continue
         for controller in ("",) if after[0] == "cgroup2" else tuple(after[2].split(",")):
-            if controller == "" or controller in _CONTROLLERS:
+            if controller in ("", *_CONTROLLERS, *_COUNTERS):
                 found.setdefault(controller, (PurePosixPath(before[3]), Path(before[4])))
     return found
