@@ -218,7 +218,8 @@ call_plainly(plc_function *function, FunctionCallInfo fcinfo)
 	};
 
 	perform(&job);
-	fcinfo->isnull = job.is_null;
+	/* The value of a function without one is not NULL in PL/Python either. */
+	fcinfo->isnull = job.is_null && function->result.kind != PLC_VOID;
 	return job.result;
 }
 

@@ -355,8 +355,8 @@ execute_query(plc_request *request)
 
 	check_end(request);
 	status = SPI_execute(query, request->call->function->read_only, limit);
-	check_status("SPI_execute", status);
-	write_rows(request->call, status, SPI_processed, SPI_tuptable, NULL);
+	/* A status below 0 is the function's to read: it has undone nothing. */
+	write_rows(request->call, status, status < 0 ? 0 : SPI_processed, status < 0 ? NULL : SPI_tuptable, NULL);
 }
 
 static void
@@ -370,8 +370,7 @@ execute_plan(plc_request *request)
 
 	check_end(request);
 	status = SPI_execute_plan(plan->plan, values, nulls, request->call->function->read_only, limit);
-	check_status("SPI_execute_plan", status);
-	write_rows(request->call, status, SPI_processed, SPI_tuptable, plan);
+	write_rows(request->call, status, status < 0 ? 0 : SPI_processed, status < 0 ? NULL : SPI_tuptable, plan);
 }
 
 static void
