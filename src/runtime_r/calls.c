@@ -21,6 +21,8 @@
 #define SET_MS 50				/* a batch that has a row is sent after this time */
 #define FIRST_ROWS 64
 #define FIRST_BYTES 65536
+#define FLAGS_KNOWN ((uint32_t) (PLC_FUNCTION_SET | PLC_FUNCTION_TRIGGER | PLC_FUNCTION_EVENT_TRIGGER | \
+								PLC_FUNCTION_PROCEDURE | PLC_FUNCTION_NUMPY | PLC_FUNCTION_INLINE))
 #define CANCELED "canceling statement due to user request"
 
 extern void Rf_jump_to_toplevel(void) __attribute__((noreturn));
@@ -176,25 +178,19 @@ typedef struct compilation
 	uint32_t	flags;
 } compilation;
 
-static SEXP
-span_string(plc_span span)
-{
-	return Rf_mkCharLenCE(span.data, (int) span.length, CE_UTF8);
-}
-
 /* Runs in a call of its own, so that an error finds its place. */
 static void
 compile(void *data)
 {
 	compilation *wanted = data;
-	SEXP		name = PROTECT(Rf_ScalarString(span_string(wanted->name)));
-	SEXP		source = PROTECT(Rf_ScalarString(span_string(wanted->source)));
+	SEXP		name = PROTECT(Rf_ScalarString(text_string(wanted->name)));
+	SEXP		source = PROTECT(Rf_ScalarString(text_string(wanted->source)));
 	SEXP		names = PROTECT(Rf_allocVector(STRSXP, wanted->count));
 	SEXP		flags = PROTECT(Rf_ScalarInteger((int) wanted->flags));
 	SEXP		closure;
 
 	for (uint32_t i = 0; i < wanted->count; i++)
-		SET_STRING_ELT(names, i, span_string(wanted->names[i]));
+		SET_STRING_ELT(names, i, text_string(wanted->names[i]));
 	closure = PROTECT(call_runtime("compile", 4, name, source, names, flags));
 	if (wanted->compiled != NULL)
 	{
@@ -231,13 +227,13 @@ compile_guarded(compilation *wanted, uint32_t call_id, plc_writer *failure)
 static void
 read_source(plc_reader *payload, compilation *wanted)
 {
-	wanted->name = plc_read_str(payload);
-	wanted->source = plc_read_str(payload);
+	wanted->flags = plc_read_u32(payload);
+	if (payload->error == NULL && (wanted->flags & ~FLAGS_KNOWN) != 0)
+		plc_reader_fail(payload, "unknown flags of a function");
+	wanted->name = read_text(payload);
+	wanted->source = read_text(payload);
 	if (payload->error == NULL && wanted->source.length > PLC_MAX_SOURCE)
 		plc_reader_fail(payload, "source of a function is too long");
-	if (payload->error == NULL && (memchr(wanted->source.data, '\0', wanted->source.length) != NULL ||
-								   memchr(wanted->name.data, '\0', wanted->name.length) != NULL))
-		plc_reader_fail(payload, "source of a function has a NUL");
 }
 
 static void
@@ -248,10 +244,10 @@ serve_register(plc_reader *payload)
 	compilation wanted = {.compiled = registered, .names = names};
 
 	registered->id = plc_read_u32(payload);
-	registered->flags = wanted.flags = plc_read_u32(payload);
 	registered->references = 1;
 	registered->closure = registered->shape = R_NilValue;
 	read_source(payload, &wanted);
+	registered->flags = wanted.flags;
 	registered->count = wanted.count = plc_read_u32(payload);
 	if (payload->error == NULL && wanted.count > PLC_MAX_ARGUMENTS)
 		plc_reader_fail(payload, "function has too many arguments");
@@ -260,7 +256,7 @@ serve_register(plc_reader *payload)
 	registered->types = allocate((wanted.count + 1) * sizeof(type *));
 	for (uint32_t i = 0; i < wanted.count && payload->error == NULL; i++)
 	{
-		names[i] = plc_read_str(payload);
+		names[i] = read_text(payload);
 		registered->types[i] = read_type(payload, allocate);
 		if (registered->types[i]->kind == PLC_VOID)
 			plc_reader_fail(payload, "argument of a type that has no values");
@@ -302,7 +298,7 @@ send_error(uint32_t call_id, const plc_writer *fields)
 static void
 serve_check(uint32_t call_id, plc_reader *payload)
 {
-	compilation wanted = {.flags = plc_read_u32(payload)};
+	compilation wanted = {0};
 	plc_writer	failure;
 	plc_writer	writer;
 
@@ -685,11 +681,11 @@ keep_keywords(void *data)
 	words = PROTECT(Rf_allocVector(STRSXP, count));
 	for (uint32_t i = 0; i < count; i++)
 	{
-		plc_span	word = plc_read_str(payload);
+		plc_span	word = read_text(payload);
 
 		if (payload->error != NULL)
 			protocol_violation(payload->error);
-		SET_STRING_ELT(words, i, span_string(word));
+		SET_STRING_ELT(words, i, text_string(word));
 	}
 	Rf_defineVar(Rf_install("keywords"), words, state.runtime);
 	UNPROTECT(1);
@@ -721,7 +717,7 @@ serve_ping(uint32_t call_id, plc_reader *payload)
 	bool		common = lowest <= PLC_VERSION && highest >= PLC_VERSION;
 	plc_writer	writer;
 
-	plc_read_str(payload);
+	read_text(payload);
 	if (payload->error == NULL && (magic != PLC_MAGIC || lowest > highest))
 		plc_reader_fail(payload, "malformed greeting");
 	if (payload->error == NULL && common && limit < PLC_MAX_FRAME_HANDSHAKE)

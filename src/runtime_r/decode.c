@@ -28,12 +28,66 @@ typedef struct column
 
 static void put_value(column *into, R_xlen_t at, plc_reader *reader, bool argument);
 
+/* --- text --------------------------------------------------------------------------- */
+
+/* The length of the UTF-8 character that begins here, 0 where none does. */
+static size_t
+character_length(const unsigned char *text, size_t left)
+{
+	static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+	size_t		length = text[0] < 0xC0 ? 0 : text[0] < 0xE0 ? 2 : text[0] < 0xF0 ? 3 : text[0] < 0xF8 ? 4 : 0;
+	uint32_t	code = text[0] & (0x7F >> length);
+
+	if (length == 0 || length > left)
+		return 0;
+	for (size_t i = 1; i < length; i++)
+	{
+		if ((text[i] & 0xC0) != 0x80)
+			return 0;
+		code = code << 6 | (text[i] & 0x3F);
+	}
+	return code < least[length] || code > 0x10FFFF || (code >= 0xD800 && code < 0xE000) ? 0 : length;
+}
+
+static bool
+is_text(plc_span span)
+{
+	const unsigned char *text = (const unsigned char *) span.data;
+	size_t		at = 0;
+
+	while (at < span.length)
+	{
+		size_t		length = text[at] < 0x80 ? text[at] != 0 : character_length(text + at, span.length - at);
+
+		if (length == 0)
+			return false;
+		at += length;
+	}
+	return true;
+}
+
+plc_span
+read_text(plc_reader *reader)
+{
+	plc_span	span = plc_read_str(reader);
+
+	if (reader->error == NULL && !is_text(span))
+		plc_reader_fail(reader, "text is not valid UTF-8, or has a NUL");
+	return span;
+}
+
+SEXP
+text_string(plc_span span)
+{
+	return Rf_mkCharLenCE(span.data, (int) span.length, CE_UTF8);
+}
+
 /* --- type descriptors -------------------------------------------------------------- */
 
 static char *
 copy_name(plc_reader *reader, void *(*allocate) (size_t size))
 {
-	plc_span	span = plc_read_str(reader);
+	plc_span	span = read_text(reader);
 	char	   *name;
 
 	if (reader->error != NULL)
@@ -367,14 +421,6 @@ put_fixed(column *into, R_xlen_t at, const uint8_t *bytes)
 	}
 }
 
-static SEXP
-make_string(plc_span span)
-{
-	if (memchr(span.data, '\0', span.length) != NULL)
-		protocol_violation("text has a NUL");
-	return Rf_mkCharLenCE(span.data, (int) span.length, CE_UTF8);
-}
-
 static double
 make_number(plc_span span)
 {
@@ -405,7 +451,7 @@ make_raw(plc_span span)
 static void
 put_str(column *into, R_xlen_t at, plc_reader *reader)
 {
-	plc_span	span = plc_read_str(reader);
+	plc_span	span = into->kind == PLC_BYTEA ? plc_read_str(reader) : read_text(reader);
 
 	if (reader->error != NULL)
 		protocol_violation(reader->error);
@@ -414,7 +460,7 @@ put_str(column *into, R_xlen_t at, plc_reader *reader)
 	else if (into->kind == PLC_NUMERIC)
 		REAL(into->vector)[at] = make_number(span);
 	else
-		SET_STRING_ELT(into->vector, at, make_string(span));
+		SET_STRING_ELT(into->vector, at, text_string(span));
 }
 
 /* --- rows ------------------------------------------------------------------------------ */

@@ -127,6 +127,9 @@ extern bool is_canceled(void);
 
 /* --- decode.c: values to R ------------------------------------------------------ */
 
+/* A `str` that is valid UTF-8 without NUL, and R's string of one. */
+extern plc_span read_text(plc_reader *reader);
+extern SEXP text_string(plc_span span);
 extern type *read_type(plc_reader *reader, void *(*allocate) (size_t size));
 extern void free_type(type *dropped);
 extern SEXP decode_value(plc_reader *reader, const type *declared, bool argument);

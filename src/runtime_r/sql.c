@@ -57,12 +57,6 @@ begin_request(plc_writer *writer, plc_message kind, uint8_t verb)
 	plc_write_u8(writer, verb);
 }
 
-static SEXP
-field_string(const plc_field *field)
-{
-	return Rf_mkCharLenCE(field->value.data, (int) field->value.length, CE_UTF8);
-}
-
 /* Raises what the backend says as a condition that tryCatch() can catch. */
 static void
 raise_answer(plc_reader *answer)
@@ -79,7 +73,7 @@ raise_answer(plc_reader *answer)
 	for (int i = 0; i < fields.count; i++)
 	{
 		SET_STRING_ELT(keys, i, Rf_mkCharLen(&fields.items[i].key, 1));
-		SET_STRING_ELT(texts, i, field_string(&fields.items[i]));
+		SET_STRING_ELT(texts, i, text_string(fields.items[i].value));
 	}
 	call_runtime("raise_spi_error", 2, keys, texts);
 	UNPROTECT(2);
@@ -168,7 +162,7 @@ read_description(plc_reader *answer)
 	row_type->fields = allocate_transient((row_type->nfields + 1) * sizeof(type *));
 	for (uint32_t i = 0; i < row_type->nfields; i++)
 	{
-		plc_span	name = plc_read_str(&reader);
+		plc_span	name = read_text(&reader);
 
 		if (reader.error != NULL)
 			protocol_violation(reader.error);
@@ -390,10 +384,10 @@ r_execute_plan(SEXP pointer, SEXP values, SEXP limit)
 static SEXP
 read_cursor(plc_reader *answer)
 {
-	plc_span	name = plc_read_str(answer);
+	plc_span	name = read_text(answer);
 
 	end_answer(answer);
-	return Rf_ScalarString(Rf_mkCharLenCE(name.data, (int) name.length, CE_UTF8));
+	return Rf_ScalarString(text_string(name));
 }
 
 SEXP

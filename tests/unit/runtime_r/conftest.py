@@ -1,0 +1,85 @@
+"""Sandboxes with the R runtime, in the image and from the package that hosts get.
+
+RUNTIME_R=host takes this machine's own R and compiler instead, which is quicker while working on the runtime.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from builder.description import image_releases, package_releases
+from builder.images import build_image
+from builder.packages import build_package
+from tests.unit.runtime_python.support import Sandbox
+
+SOURCE = Path(__file__).parents[3] / "src"
+ON_HOST = os.environ.get("RUNTIME_R") == "host"
+
+Start = Callable[[], AbstractContextManager[Sandbox]]
+
+
+@pytest.fixture(scope="session")
+def runtime_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runtime as it is installed."""
+    directory = tmp_path_factory.mktemp("runtime")
+    if not ON_HOST:
+        built = build_package("runtime_r", package_releases("runtime_r")[-1], say=print)
+        subprocess.run(["dpkg-deb", "-x", str(built.deb), str(directory)], check=True)
+        return directory / "usr" / "lib" / "caisson" / "runtime_r"
+    for part in (SOURCE / "runtime_r").glob("*.R"):
+        shutil.copy(part, directory)
+    flags = ("-shared", "-fPIC", "-fvisibility=hidden", "-O2", "-g", "-std=gnu11", "-Wall", "-Wextra", "-Werror")
+    sources = [*sorted((SOURCE / "runtime_r").glob("*.c")), SOURCE / "protocol" / "plc_protocol.c"]
+    subprocess.run(
+        ["gcc", *flags, "-I/usr/share/R/include", "-o", str(directory / "plc_r.so"), *map(str, sources)], check=True
+    )
+    return directory
+
+
+@pytest.fixture(scope="session")
+def command(runtime_directory: Path) -> Callable[[Path], list[str]]:
+    """What starts a sandbox whose socket is in a directory."""
+    if ON_HOST:
+        return lambda _scratch: ["Rscript", "--vanilla", str(runtime_directory / "main.R")]
+    image = build_image("plr", image_releases("plr")[-1], say=print)
+    image.load()
+
+    def in_image(scratch: Path) -> list[str]:
+        return [
+            *("docker", "run", "--rm", "--network", "none", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"),
+            *("--user", f"{os.getuid()}:{os.getgid()}", "--env", f"PLC_SOCKET={scratch}/sandbox.sock"),
+            *("--volume", f"{scratch}:{scratch}", "--volume", f"{runtime_directory}:/opt/caisson/runtime_r:ro"),
+            *(image.tag, "Rscript", "--vanilla", "/opt/caisson/runtime_r/main.R"),
+        ]
+
+    return in_image
+
+
+@pytest.fixture(scope="session")
+def start(command: Callable[[Path], list[str]], tmp_path_factory: pytest.TempPathFactory) -> Start:
+    """Starts a sandbox that was not greeted."""
+
+    def started() -> AbstractContextManager[Sandbox]:
+        scratch = tmp_path_factory.mktemp("sandbox")
+        return Sandbox(
+            scratch, scratch, "", command=command(scratch), PATH=os.environ["PATH"], LANG="C.UTF-8", HOME=str(scratch)
+        )
+
+    return started
+
+
+@pytest.fixture(scope="module")
+def sandbox(start: Start) -> Iterator[Sandbox]:
+    """A sandbox that was greeted; the tests of a module share it."""
+    with start() as started:
+        reply = started.greet()
+        assert reply.codec == "c"
+        assert reply.software.startswith("R ")
+        yield started
