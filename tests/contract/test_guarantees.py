@@ -12,6 +12,12 @@ FILES = {
     "bad_input": "molecule/default/tests/test_bad_input.py",
     "server": "tests/integration/protocol_server/test_faults.py",
     "leases": "tests/integration/protocol_server/test_leases.py",
+    "resources": "tests/integration/protocol_server/test_resources.py",
+    "load": "tests/integration/protocol_server/test_load.py",
+    "operator": "tests/integration/protocol_server/test_control.py",
+    "backends": "tests/integration/protocol_server/backends/test_acceptance.py",
+    "attacks": "tests/integration/protocol_server/backends/test_attacks.py",
+    "control": "tests/unit/protocol_server/test_control.py",
     "errors": "src/plcontainer/sql/errors.sql",
 }
 

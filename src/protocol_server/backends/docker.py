@@ -10,13 +10,20 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Final
 
 from protocol_server.backends import Backend, Connections, Exit
 from protocol_server.backends.docker_api import DockerApi, DockerError, DockerSilentError
 from protocol_server.backends.exits import describe_exit
 from protocol_server.backends.process_cgroup import slice_path
-from protocol_server.backends.rendezvous import SOCKET_NAME, Rendezvous, remove_directory, sandboxes_directory
+from protocol_server.backends.rendezvous import (
+    SOCKET_NAME,
+    Rendezvous,
+    free_space,
+    remove_directory,
+    sandboxes_directory,
+)
 from protocol_server.cgroup import MemoryCounters, MemoryEvents, Usage, usage_of_process
 from protocol_server.config import Runtime, ServerConfig
 from protocol_server.errors import (
@@ -237,6 +244,7 @@ class DockerBackend(Backend):
         self._available = asyncio.Event()
         self._was_down = False
         self._cgroup_driver = ""
+        self._data_root = ""
         self._listener: asyncio.Task[None] | None = None
         # Docker slows down for everyone when asked to remove hundreds of containers at once.
         self._stops = asyncio.Semaphore(8)
@@ -274,8 +282,11 @@ class DockerBackend(Backend):
         return f"Docker does not answer at {self.config.docker_socket}"
 
     async def check(self, runtime: Runtime) -> str | None:
-        """Whether the runtime's image is on this host; never pulls it."""
+        """Whether the runtime's image is on this host, and what isolates it; nothing is pulled."""
         try:
+            needed = ISOLATION_RUNTIMES[runtime.isolation]
+            if needed and needed not in ((await self._api.call("GET", "/info", timeout_s=10)).get("Runtimes") or {}):
+                return f'Docker has no runtime {needed}, which the isolation of runtime "{runtime.id}" needs'
             await self._api.call("GET", f"/images/{runtime.image}/json", timeout_s=10)
         except DockerError as error:
             if error.status == 404:
@@ -337,7 +348,7 @@ class DockerBackend(Backend):
             raise StartFailedError(
                 SQLSTATE_SYSTEM_ERROR,
                 f'could not start a sandbox of runtime "{runtime.id}"',
-                detail=f"Docker says: {error.message}",
+                detail=f"Docker says: {error.message}{self._full_disk(error)}",
             ) from error
         end = await self._describe(sandbox, container)
         raise StartFailedError(
@@ -345,6 +356,15 @@ class DockerBackend(Backend):
             f'a sandbox of runtime "{runtime.id}" {_sentence(end.reason)} before it was ready',
             detail=await self._tail(sandbox),
         )
+
+    def _full_disk(self, error: DockerError) -> str:
+        """How much is free under Docker, where that is what is missing."""
+        if "no space left" not in error.message.lower() or not self._data_root:
+            return ""
+        try:
+            return f"\nUnder Docker, at {self._data_root}, {free_space(Path(self._data_root))} are free."
+        except OSError:
+            return f"\nDocker's directory is {self._data_root}."
 
     async def _attach(self, sandbox: str, container: _Container) -> None:
         try:
@@ -456,7 +476,9 @@ class DockerBackend(Backend):
         while True:
             try:
                 async with self._api.events(filters) as events:
-                    self._cgroup_driver = str((await self._api.call("GET", "/info")).get("CgroupDriver", ""))
+                    facts = await self._api.call("GET", "/info")
+                    self._cgroup_driver = str(facts.get("CgroupDriver", ""))
+                    self._data_root = str(facts.get("DockerRootDir", ""))
                     self._came_back()
                     await self._catch_up()
                     async for event in events:

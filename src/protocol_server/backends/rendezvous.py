@@ -33,10 +33,14 @@ def describe_full(directory: Path, error: OSError) -> str:
     """What went wrong in a directory, with the space that is left where that is what is missing."""
     text = f"{directory}: {error.strerror}"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        # An inode may be what is missing, so both are told.
-        space = os.statvfs(directory)
-        text += f"; {space.f_bavail * space.f_frsize} bytes and {space.f_favail} inodes are free there"
+        text += f"; {free_space(directory)} are free there"
     return text
+
+
+def free_space(directory: Path) -> str:
+    """The space that is left where a directory lies. An inode may be what is missing, so both are told."""
+    space = os.statvfs(directory)
+    return f"{space.f_bavail * space.f_frsize} bytes and {space.f_favail} inodes"
 
 
 class Rendezvous:

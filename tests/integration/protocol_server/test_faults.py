@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -267,6 +270,95 @@ def test_full_run_directory(daemon: Make) -> None:
     finally:
         one.remove()
         subprocess.run(["umount", "--lazy", state], check=True)
+
+
+@pytest.fixture
+def small_docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path]]:
+    """The socket and the directory of a Docker of its own, whose disk is small."""
+    if os.getuid() != 0 or shutil.which("dockerd") is None:
+        pytest.skip("needs root and dockerd")
+    root = tmp_path_factory.mktemp("docker")
+    data, socket = root / "data", root / "docker.sock"
+    data.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", data], check=True)
+    command = ["dockerd", f"--host=unix://{socket}", f"--data-root={data}", f"--exec-root={root}/exec"]
+    command += [f"--pidfile={root}/pid", "--bridge=none", "--iptables=false", "--ip-masq=false"]
+    with (root / "log").open("wb") as log:
+        daemon = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        ask = ["docker", f"--host=unix://{socket}", "version"]
+        eventually(lambda: subprocess.run(ask, capture_output=True, check=False).returncode == 0, "Docker answers", 60)
+        yield socket, data
+    finally:
+        daemon.terminate()
+        daemon.wait(60)
+        subprocess.run(["umount", "--lazy", data], check=True)
+
+
+def test_full_disk_under_docker(daemon: Make, image: str, small_docker: tuple[Path, Path]) -> None:
+    socket, data = small_docker
+    archive = subprocess.run(["docker", "save", image], capture_output=True, check=True).stdout
+    subprocess.run(["docker", f"--host=unix://{socket}", "load"], input=archive, capture_output=True, check=True)
+    one = daemon(docker_socket=str(socket))
+    with one.running():
+        running = Backend(one.socket).lease()
+        ballast = data / "ballast"
+        with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as stream:
+            while stream.write(b"x" * 4096):
+                pass
+        began = time.monotonic()
+        fields = refused(one.socket, runtime="echo")
+        assert time.monotonic() - began < 15
+        assert fields["C"] == "58000"
+        assert "no space left" in fields["D"]
+        assert f"at {data}, 0 bytes and " in fields["D"]
+        assert running.echo(b"goes on") == b"goes on"
+        ballast.unlink()
+        with Backend(one.socket).lease() as again:
+            assert again.echo(b"x") == b"x"
+        running.close()
+        eventually(lambda: one.control("GET", "/v1/state")[1]["sandboxes"]["stopping"] == 0, "all are removed")
+        assert not one.control("GET", "/v1/sandboxes")[1]["sandboxes"]
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="needs root to look at Docker's files")
+def test_log_flood(daemon: Make) -> None:
+    one = daemon(sandbox_log_mb=1, sandbox_log_files=2)
+    with one.running(), Backend(one.socket).lease() as loud, Backend(one.socket).lease() as neighbour:
+        file = Path(inspect(f"plcontainer-{loud.sandbox}")["LogPath"])
+        with ThreadPoolExecutor() as pool:
+            flood = pool.submit(loud.echo, b"flood 32")
+            slowest_s = 0.0
+            while not flood.done():
+                began = time.monotonic()
+                assert neighbour.echo(b"x") == b"x"
+                slowest_s = max(slowest_s, time.monotonic() - began)
+            assert flood.result() == b"flood 32"
+        assert slowest_s < 1
+        sizes = [path.stat().st_size for path in file.parent.glob(f"{file.name}*")]
+        assert len(sizes) == 2
+        # Docker cuts behind the line that is too much.
+        assert sum(sizes) < 2 * 1024 * 1024 + 64 * 1024
+        assert len(one.log.read_bytes()) < 64 * 1024, "nothing of it comes to the server's own log"
+
+
+@pytest.mark.parametrize(
+    ("settings", "runtime", "cap"),
+    [
+        ({"max_sandboxes_per_role": 1}, {}, 'role "alice" may hold 1 (max_sandboxes_per_role)'),
+        ({"role_limits": {"alice": 1}}, {}, 'role "alice" may hold 1 (role_limits)'),
+        ({}, {"max_sandboxes": 1}, 'runtime "echo" allows 1 (its max_sandboxes)'),
+    ],
+)
+def test_caps(daemon: Make, settings: dict[str, Any], runtime: dict[str, Any], cap: str) -> None:
+    one = daemon(queue_timeout_s=0.3, **settings)
+    one.runtimes = [one.runtime("echo", **runtime), one.runtime("other")]
+    with one.running(), Backend(one.socket).lease("echo", "alice") as held:
+        fields = refused(one.socket, runtime="echo", role="alice")
+        assert (fields["C"], fields["M"]) == ("53300", f"too many sandboxes: {cap}")
+        with Backend(one.socket).lease("other", "bob") as other:
+            assert other.echo(b"x") == b"x"
+        assert held.echo(b"x") == b"x"
 
 
 # Configuration

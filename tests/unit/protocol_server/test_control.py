@@ -6,6 +6,7 @@ import json
 import os
 import socket
 import stat
+import time
 from pathlib import Path
 from typing import Any
 
@@ -394,3 +395,20 @@ def test_drain_takes_idle_sandboxes_back_when_asked(directory: Path, tmp_path: P
             assert (await world.call(backend.exited))[2] == "57P05"
 
     run(directory, test)
+
+
+def test_a_clock_that_jumps_costs_no_lease(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(world: World) -> None:
+        clock = time.time
+        with await world.lease() as first:
+            for jump_s in (3600, -3600):
+                monkeypatch.setattr(time, "time", lambda jump_s=jump_s: clock() + jump_s)
+                world.server._take_back(600)
+                _, answer = await ask(world, "GET", "/v1/sandboxes")
+                assert [row["sandbox"] for row in answer["sandboxes"]] == [first.sandbox]
+                assert answer["sandboxes"][0]["uptime_s"] >= 0
+                (await world.lease()).close()
+                await until(lambda: len(world.sandboxes) == 1)
+            assert world.backend.alive(first.sandbox)
+
+    run(directory, test, lease_idle_s=600)
