@@ -547,14 +547,25 @@ fuzz_fields(PG_FUNCTION_ARGS)
 	return tally_row(fcinfo, &counts);
 }
 
+/* The payload, with what was not copied into it yet. */
 static bytea *
 written(const plc_writer *writer)
 {
-	size_t		length = writer->length - PLC_HEADER_SIZE;
+	size_t		length = plc_frame_size(writer) - PLC_HEADER_SIZE;
 	bytea	   *result = palloc(VARHDRSZ + length);
+	char	   *target = VARDATA(result);
+	size_t		done = PLC_HEADER_SIZE;
 
 	SET_VARSIZE(result, VARHDRSZ + length);
-	memcpy(VARDATA(result), writer->data + PLC_HEADER_SIZE, length);
+	for (int i = 0; i < writer->nsplices; i++)
+	{
+		const plc_splice *splice = &writer->splices[i];
+
+		target = mempcpy(target, writer->data + done, splice->at - done);
+		target = mempcpy(target, splice->data, splice->length);
+		done = splice->at;
+	}
+	memcpy(target, writer->data + done, writer->length - done);
 	return result;
 }
 
