@@ -163,6 +163,8 @@ def _check_runtime(document: Document, path: DocumentPath, values: Mapping[str, 
         document.report(path, f"key 'command' is missing, and language {values['language']!r} has no default for it")
     if values["enable_network"] and not values["roles"]:
         document.report((*path, "enable_network"), "a network needs roles: name those that may use it")
+    if values["enable_network"] and values["isolation"] == "gvisor":
+        document.report((*path, "enable_network"), "sandboxes with the isolation 'gvisor' have no network")
     if values["device_requests"] and not values["roles"]:
         document.report((*path, "device_requests"), "devices need roles: name those that may use them")
     for index, item in enumerate(values["device_requests"]):

@@ -216,13 +216,14 @@ def test_the_protocol_server_takes_what_its_role_writes() -> None:
 
 def test_the_protocol_server_takes_the_runtimes_that_its_role_writes() -> None:
     schema = json.loads((ROOT / "src/protocol_server/schemas/runtimes.json").read_text(encoding="utf-8"))
-    known = schema["$defs"]["runtime"]["properties"].keys()
+    known = schema["$defs"]["runtime"]["properties"]
     options = role_options.options("plcontainer_runtimes")["plcontainer_runtimes_list"]["options"]
-    assert set(options) - {"pool_min", "pool_max"} <= known
+    assert set(options) - {"pool_min", "pool_max"} <= known.keys()
     given = role_options.load(ROOT / "settings/limits.yml")["plcontainer_runtimes_defaults"].keys()
     assert given <= options.keys()
     for key in options:
-        assert key in given or options[key].get("required") or key in ("command", "roles"), f"{key} has no value"
+        has_default = key == "command" or "default" in known.get(key, {})
+        assert key in given or options[key].get("required") or has_default, f"{key} has no value"
 
 
 def test_both_ends_look_for_the_socket_at_the_same_place() -> None:

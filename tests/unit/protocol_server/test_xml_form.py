@@ -213,6 +213,10 @@ BAD: dict[str, tuple[str, str]] = {
         without("roles").replace("gpu", "x"),
         "local.xml:11: runtimes[0].enable_network: a network needs roles",
     ),
+    "network and gvisor": (
+        GOOD.replace('resource_group_id=""', 'isolation="gvisor"'),
+        "local.xml:11: runtimes[0].enable_network: sandboxes with the isolation 'gvisor' have no network",
+    ),
     "roles with a gap": (GOOD.replace("alice, bob", "alice,,bob"), "local.xml:12: <setting>: roles must be names"),
     "resource group": (
         GOOD.replace('resource_group_id=""', 'resource_group_id="16391"'),
@@ -286,7 +290,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
         ),
     },
     "limits": {"cpus": 0.25, "cpuset": "0-3,7", "nofile": 77, "pool": Pool(2, 5), "max_sandboxes": 9},
-    "flags": {"isolation": "gvisor", "container_logging": False, "enable_network": True, "roles": ("a b", "ä")},
+    "gvisor": {"isolation": "gvisor"},
+    "flags": {"container_logging": False, "enable_network": True, "roles": ("a b", "ä")},
 }
 
 
