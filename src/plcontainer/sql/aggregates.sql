@@ -1,4 +1,6 @@
 -- Aggregates and windows of such functions.
+CREATE SCHEMA plc_aggregates;
+SET search_path = plc_aggregates;
 CREATE FUNCTION add(state float8, v float8) RETURNS float8 LANGUAGE plcontainer AS $$
 # container: plc_python_shared
 return (state or 0) + (v or 0)
@@ -87,4 +89,5 @@ INSERT INTO uses VALUES ('  ');
 SET enable_seqscan = off;
 SELECT * FROM uses WHERE norm(w) = 'x y';
 RESET enable_seqscan;
-DROP TABLE sample, uses;
+SET client_min_messages = warning;
+DROP SCHEMA plc_aggregates CASCADE;

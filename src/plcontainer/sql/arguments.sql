@@ -1,4 +1,6 @@
 -- Arguments: by name, without one, defaults, VARIADIC, none at all.
+CREATE SCHEMA plc_arguments;
+SET search_path = plc_arguments;
 CREATE FUNCTION named(a int, b text DEFAULT 'b', c int[] DEFAULT '{1,2}') RETURNS text LANGUAGE plcontainer AS $$
 # container: plc_python_shared
 return f"{a!r} {b!r} {c!r} {args!r}"
@@ -14,11 +16,11 @@ CREATE FUNCTION mixed(int, b text, int) RETURNS text LANGUAGE plcontainer AS $$
 return f"{args[0]} {b} {args[2]}"
 $$;
 SELECT mixed(1, 'x', 3);
-CREATE FUNCTION none() RETURNS text LANGUAGE plcontainer AS $$
+CREATE FUNCTION no_arguments() RETURNS text LANGUAGE plcontainer AS $$
 # container: plc_python_shared
 return f"{args!r}"
 $$;
-SELECT none();
+SELECT no_arguments();
 CREATE FUNCTION rest(first text, VARIADIC others numeric[]) RETURNS text LANGUAGE plcontainer AS $$
 # container: plc_python_shared
 return f"{first} {others!r}"
@@ -60,3 +62,5 @@ CREATE FUNCTION unknown_option() RETURNS int LANGUAGE plcontainer AS $$
 # container: plc_python_shared colour=blue
 return 1
 $$;
+SET client_min_messages = warning;
+DROP SCHEMA plc_arguments CASCADE;

@@ -1,4 +1,6 @@
 -- Arrays of up to six dimensions, with NULLs and lower bounds.
+CREATE SCHEMA plc_arrays_nd;
+SET search_path = plc_arrays_nd;
 CREATE FUNCTION same(v int[]) RETURNS int[] LANGUAGE plcontainer AS $$
 # container: plc_python_shared
 return v
@@ -25,13 +27,15 @@ CREATE FUNCTION make(code text) RETURNS int[] LANGUAGE plcontainer AS $$
 # container: plc_python_shared
 return eval(code)
 $$;
-SELECT make('[[1, 2], [3, 4]]'), make('[[[1], [None]]]'), make('([1, 2], (3, 4))'), make('[[], []]');
-SELECT make('[None, None]'), make('[[None], [None]]'), make('"{{1,2},{3,4}}"');
+SELECT make('[[1, 2], [3, 4]]'), make('[[[1], [None]]]'), make('([1, 2], [3, 4])');
+SELECT make('[None, None]'), make('[[None], [None]]'), make('[]');
 \set VERBOSITY sqlstate
 SELECT make('[[1, 2], [3]]');
 SELECT make('[[1, 2], 3]');
 SELECT make('[1, [2, 3]]');
 SELECT make('[[1], None]');
+SELECT make('[[], [1]]');
+SELECT make('[[1, 2], (3, 4)]');
 SELECT make('[[[1, 2], [3, 4]], [[5, 6]]]');
 SELECT make('[[[[[[[1]]]]]]]');
 SELECT make('5');
@@ -64,3 +68,5 @@ CREATE FUNCTION vectors(a int2vector, b oidvector, c point) RETURNS text LANGUAG
 return f"{a} {b} {c}"
 $$;
 SELECT vectors('1 2', '3 4', '(5,6)');
+SET client_min_messages = warning;
+DROP SCHEMA plc_arrays_nd CASCADE;

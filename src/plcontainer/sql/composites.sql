@@ -1,4 +1,6 @@
 -- Composites: as arguments mappings by name; as results a mapping, a sequence, an object or text.
+CREATE SCHEMA plc_composites;
+SET search_path = plc_composites;
 CREATE TYPE point3 AS (x int, y int, label text);
 CREATE TYPE segment3 AS (a point3, b point3, tags text[]);
 CREATE TYPE deep AS (name text, parts segment3[], attributes jsonb);
@@ -49,7 +51,7 @@ SELECT turn(((1, 2, 'from'), (3, 4, 'to'), ARRAY['t1', NULL, 't3']));
 SELECT turn((NULL, (3, 4, NULL), NULL));
 CREATE FUNCTION turn_all(v segment3[]) RETURNS segment3[] LANGUAGE plcontainer AS $$
 # container: plc_python_shared
-return [None if s is None else (s["b"], s["a"], s["tags"]) for s in v]
+return None if v is None else [None if s is None else (s["b"], s["a"], s["tags"]) for s in v]
 $$;
 SELECT turn_all(ARRAY[((1, 2, 'a'), (3, 4, 'b'), '{x}')::segment3, NULL, (NULL, NULL, NULL)::segment3]);
 SELECT turn_all('{}'), turn_all(NULL::segment3[]) IS NULL AS is_null;
@@ -131,4 +133,5 @@ return [len(v["document"]), len(v["data"])]
 $$;
 SELECT lengths(large) FROM large;
 SELECT lengths(v[2]) FROM (SELECT array_agg(large) || array_agg(large) AS v FROM large) s;
-DROP TABLE person, large CASCADE;
+SET client_min_messages = warning;
+DROP SCHEMA plc_composites CASCADE;

@@ -1,4 +1,6 @@
 -- Cursors: on the server's side, of queries and of plans.
+CREATE SCHEMA plc_cursors;
+SET search_path = plc_cursors;
 CREATE TABLE numbers AS SELECT i, i * i AS square FROM generate_series(1, 1000) i;
 CREATE FUNCTION walks() RETURNS text LANGUAGE plcontainer AS $$
 # container: plc_python_shared
@@ -109,4 +111,5 @@ for row in plpy.cursor("SELECT i FROM numbers WHERE i % 100 = 0"):
 return plpy.execute("SELECT count(*) AS n FROM numbers WHERE square = -1")[0]["n"]
 $$;
 SELECT changes();
-DROP TABLE numbers;
+SET client_min_messages = warning;
+DROP SCHEMA plc_cursors CASCADE;

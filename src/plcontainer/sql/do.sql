@@ -1,4 +1,6 @@
 -- DO blocks.
+CREATE SCHEMA plc_do;
+SET search_path = plc_do;
 DO LANGUAGE plcontainer $$
 # container: plc_python_shared
 plpy.notice("hello")
@@ -50,5 +52,6 @@ $$""")
 plpy.notice("outer")
 $do$;
 -- A block leaves nothing behind.
-SELECT functions FROM plcontainer_session_sandboxes();
-DROP TABLE done;
+SELECT functions FROM public.plcontainer_session_sandboxes();
+SET client_min_messages = warning;
+DROP SCHEMA plc_do CASCADE;

@@ -1,4 +1,6 @@
 -- Domains are checked wherever a value enters one: 23514, and 23502 for NOT NULL.
+CREATE SCHEMA plc_domains;
+SET search_path = plc_domains;
 CREATE DOMAIN digit AS int CHECK (VALUE BETWEEN 0 AND 9);
 CREATE DOMAIN odd_digit AS digit CHECK (VALUE % 2 = 1);
 CREATE DOMAIN word AS text NOT NULL CHECK (VALUE ~ '^[a-z]+$');
@@ -76,3 +78,5 @@ SELECT plan_of_domain(5);
 \set VERBOSITY sqlstate
 SELECT plan_of_domain(6);
 \set VERBOSITY default
+SET client_min_messages = warning;
+DROP SCHEMA plc_domains CASCADE;

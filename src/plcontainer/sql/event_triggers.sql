@@ -1,4 +1,6 @@
 -- Event triggers.
+CREATE SCHEMA plc_event_triggers;
+SET search_path = plc_event_triggers;
 CREATE FUNCTION tell_event() RETURNS event_trigger LANGUAGE plcontainer AS $$
 # container: plc_python_shared
 plpy.notice(f"{TD['event']} {TD['tag']}")
@@ -31,3 +33,5 @@ DROP EVENT TRIGGER regress_plc_refuse;
 CREATE TABLE refused (a int);
 DROP TABLE refused;
 SELECT tell_event();
+SET client_min_messages = warning;
+DROP SCHEMA plc_event_triggers CASCADE;

@@ -1,4 +1,6 @@
 -- Polymorphic functions have the types of each call.
+CREATE SCHEMA plc_polymorphic;
+SET search_path = plc_polymorphic;
 CREATE FUNCTION kind(v anyelement) RETURNS text LANGUAGE plcontainer AS $$
 # container: plc_python_shared
 return f"{type(v).__name__} {v!r}"
@@ -23,7 +25,7 @@ CREATE TYPE pair AS (a int, b text);
 CREATE TYPE mood AS ENUM ('sad', 'glad');
 SELECT kind(1), kind(1::int8), kind(1.5), kind('x'::text), kind(true), kind('2026-01-02'::date), kind(NULL::int);
 SELECT kind((1, 'x')::pair), kind('glad'::mood), kind('\x00'::bytea), kind('[1,3)'::int4range);
-SELECT kind(ARRAY[1, 2]), kind(ARRAY[[1.5], [NULL]]), kind(ARRAY[(1, 'x')::pair]);
+SELECT kind(ARRAY[1, 2]), kind('{{1.5},{NULL}}'::numeric[]), kind(ARRAY[(1, 'x')::pair]);
 SELECT pg_typeof(same(1)), pg_typeof(same(1::int2)), pg_typeof(same('x'::text)), pg_typeof(same((1, 'x')::pair));
 SELECT same('glad'::mood), (same((1, 'x')::pair)).b, same(ARRAY[1, 2]), same('[1,3)'::int4range);
 SELECT first(ARRAY[1, 2]), first(ARRAY['a', 'b']), first(ARRAY[(1, 'x')::pair]), first('{}'::int[]);
@@ -71,3 +73,5 @@ CREATE FUNCTION pseudo() RETURNS cstring LANGUAGE plcontainer AS $$
 return 1
 $$;
 \set VERBOSITY default
+SET client_min_messages = warning;
+DROP SCHEMA plc_polymorphic CASCADE;

@@ -1,4 +1,6 @@
 -- Procedures, and the transactions that they end.
+CREATE SCHEMA plc_procedures;
+SET search_path = plc_procedures;
 CREATE TABLE log (n int, word text);
 CREATE PROCEDURE write(n int) LANGUAGE plcontainer AS $$
 # container: plc_python_shared
@@ -111,4 +113,5 @@ END
 $$;
 CALL outer_two();
 SELECT n, count(*) FROM log GROUP BY n ORDER BY n;
-DROP TABLE log, parent, child;
+SET client_min_messages = warning;
+DROP SCHEMA plc_procedures CASCADE;

@@ -1,4 +1,6 @@
 -- record: as an argument its shape comes with the value; as a result the query names it.
+CREATE SCHEMA plc_records;
+SET search_path = plc_records;
 CREATE FUNCTION keys(v record) RETURNS text LANGUAGE plcontainer AS $$
 # container: plc_python_shared
 return None if v is None else ", ".join(f"{key}={value!r}" for key, value in v.items())
@@ -66,3 +68,5 @@ CREATE FUNCTION table_of_one(n int) RETURNS TABLE (v text) LANGUAGE plcontainer 
 return ["a"] * n
 $$;
 SELECT * FROM table_of_one(2);
+SET client_min_messages = warning;
+DROP SCHEMA plc_records CASCADE;

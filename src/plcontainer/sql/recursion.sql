@@ -1,12 +1,14 @@
 -- The SQL of a function calls functions: itself, others, of other roles, in the same sandbox or another.
-CREATE FUNCTION factorial(n numeric) RETURNS numeric LANGUAGE plcontainer AS $$
+CREATE SCHEMA plc_recursion;
+SET search_path = plc_recursion;
+CREATE FUNCTION fact(n numeric) RETURNS numeric LANGUAGE plcontainer AS $$
 # container: plc_python_shared
 if n <= 1:
     return 1
-below = plpy.prepare("SELECT factorial($1) AS v", ["numeric"]).execute([n - 1])[0]["v"]
+below = plpy.prepare("SELECT fact($1) AS v", ["numeric"]).execute([n - 1])[0]["v"]
 return n * below
 $$;
-SELECT factorial(20);
+SELECT fact(20);
 CREATE FUNCTION depth(n int) RETURNS int LANGUAGE plcontainer AS $$
 # container: plc_python_shared
 if n == 0:
@@ -110,7 +112,7 @@ SELECT dropped();
 -- Another role is another sandbox, whose state is its own.
 CREATE ROLE regress_plc_nested;
 GRANT USAGE ON LANGUAGE plcontainer TO regress_plc_nested;
-GRANT CREATE ON SCHEMA public TO regress_plc_nested;
+GRANT ALL ON SCHEMA plc_recursion TO regress_plc_nested;
 SET ROLE regress_plc_nested;
 CREATE FUNCTION as_other() RETURNS text SECURITY DEFINER LANGUAGE plcontainer AS $$
 # container: plc_python_shared
@@ -125,7 +127,7 @@ return plpy.execute("SELECT as_other() AS v")[0]["v"] + f" {'other' in GD}"
 $$;
 SELECT asks_other();
 SELECT asks_other();
-SELECT count(*) FROM plcontainer_session_sandboxes();
+SELECT count(*) FROM public.plcontainer_session_sandboxes();
 -- A sandbox that ends in a nested call takes all its calls with it, and the session goes on.
 CREATE FUNCTION leaves() RETURNS int LANGUAGE plcontainer AS $$
 # container: plc_python_shared
@@ -149,6 +151,8 @@ $$;
 SELECT square(3);
 SELECT as_other() LIKE 'regress_plc_nested 3 %' AS kept;
 DROP FUNCTION as_other();
-REVOKE CREATE ON SCHEMA public FROM regress_plc_nested;
+REVOKE ALL ON SCHEMA plc_recursion FROM regress_plc_nested;
 REVOKE USAGE ON LANGUAGE plcontainer FROM regress_plc_nested;
 DROP ROLE regress_plc_nested;
+SET client_min_messages = warning;
+DROP SCHEMA plc_recursion CASCADE;

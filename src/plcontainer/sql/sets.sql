@@ -1,4 +1,6 @@
 -- Sets come in batches, as they are asked for.
+CREATE SCHEMA plc_sets;
+SET search_path = plc_sets;
 CREATE FUNCTION numbers(n int8) RETURNS SETOF int8 LANGUAGE plcontainer AS $$
 # container: plc_python_shared
 i = 0
@@ -37,7 +39,7 @@ return text
 $$;
 SELECT counted(1000000000) LIMIT 3;
 SELECT made();
-SELECT EXISTS (SELECT FROM counted(1000000000) OFFSET 0) AS found WHERE EXISTS (SELECT counted(1000000000));
+SELECT EXISTS (SELECT counted(1000000000)) AS found;
 BEGIN;
 DECLARE c CURSOR FOR SELECT counted(1000000000);
 FETCH 2 FROM c;
@@ -70,7 +72,7 @@ CREATE TYPE item AS (number int, words text[]);
 CREATE FUNCTION items(n int) RETURNS SETOF item LANGUAGE plcontainer AS $$
 # container: plc_python_shared
 for i in range(n):
-    yield None if i == 1 else {"number": i, "words": ["w"] * i} if i % 2 else (i, None)
+    yield None if i == 1 else {"number": i, "words": ["w"] * (i % 7)} if i % 2 else (i, None)
 $$;
 SELECT * FROM items(4);
 SELECT items(4);
@@ -159,3 +161,5 @@ CREATE FUNCTION nothing() RETURNS SETOF int LANGUAGE plcontainer AS $$
 return []
 $$;
 SELECT count(*) FROM nothing();
+SET client_min_messages = warning;
+DROP SCHEMA plc_sets CASCADE;

@@ -1,4 +1,6 @@
 -- SQL from a function: execute, prepare, results.
+CREATE SCHEMA plc_spi;
+SET search_path = plc_spi;
 CREATE TABLE users (id int PRIMARY KEY, name text, tags text[], paid numeric);
 INSERT INTO users VALUES (1, 'Ada', '{x,y}', 1.50), (2, 'Bob', NULL, NULL), (3, 'Eve', '{}', 0);
 CREATE FUNCTION run(code text) RETURNS text LANGUAGE plcontainer AS $$
@@ -13,7 +15,9 @@ SELECT run('[(r.nrows(), r.status(), list(r)) for r in [plpy.execute("UPDATE use
 SELECT run('[(r.nrows(), r.status()) for r in [plpy.execute("DELETE FROM users WHERE id > 100")]]');
 SELECT run('[(r.colnames(), r.coltypes(), r.coltypmods()) for r in [plpy.execute("SELECT 1 AS a, ''x''::varchar(5) AS b, 1.5::numeric(4,1) AS c WHERE false")]]');
 SELECT run('plpy.execute("CREATE TEMP TABLE made (a int)").status()');
+\set SHOW_CONTEXT never
 SELECT run('plpy.execute("CREATE TEMP TABLE made2 (a int)").colnames()');
+\set SHOW_CONTEXT errors
 SELECT run('plpy.execute("SELECT 1; SELECT 2 AS second")[0]');
 SELECT run('plpy.execute("")');
 CREATE FUNCTION slices() RETURNS text LANGUAGE plcontainer AS $$
@@ -172,4 +176,5 @@ SELECT catches_all();
 \set VERBOSITY default
 RESET statement_timeout;
 SELECT kept(2);
-DROP TABLE users;
+SET client_min_messages = warning;
+DROP SCHEMA plc_spi CASCADE;

@@ -1,4 +1,6 @@
 -- Errors of the database are exceptions that can be caught by their condition.
+CREATE SCHEMA plc_spiexceptions;
+SET search_path = plc_spiexceptions;
 CREATE TABLE rules (id int PRIMARY KEY, n int NOT NULL CONSTRAINT positive CHECK (n > 0));
 INSERT INTO rules VALUES (1, 1);
 CREATE FUNCTION catch(query text) RETURNS text LANGUAGE plcontainer AS $$
@@ -113,4 +115,5 @@ SELECT stays();
 \set VERBOSITY default
 RESET statement_timeout;
 SELECT catch('SELECT 1');
-DROP TABLE rules;
+SET client_min_messages = warning;
+DROP SCHEMA plc_spiexceptions CASCADE;

@@ -1,4 +1,6 @@
 -- A function that is STABLE or IMMUTABLE can't write: 0A000, which it may catch.
+CREATE SCHEMA plc_stable_readonly;
+SET search_path = plc_stable_readonly;
 CREATE TABLE facts (n int);
 INSERT INTO facts VALUES (1);
 CREATE FUNCTION run_stable(query text) RETURNS text STABLE LANGUAGE plcontainer AS $$
@@ -68,4 +70,5 @@ SELECT run_volatile('INSERT INTO facts VALUES (5)');
 ROLLBACK TO s;
 SELECT count_volatile();
 COMMIT;
-DROP TABLE facts;
+SET client_min_messages = warning;
+DROP SCHEMA plc_stable_readonly CASCADE;

@@ -1,4 +1,6 @@
 -- Subtransactions: a block that is undone as a whole.
+CREATE SCHEMA plc_subtransactions;
+SET search_path = plc_subtransactions;
 CREATE TABLE steps (n int PRIMARY KEY);
 CREATE FUNCTION steps(how text) RETURNS text LANGUAGE plcontainer AS $$
 # container: plc_python_shared
@@ -100,4 +102,5 @@ SELECT each_alone();
 SELECT 1 / 0;
 ROLLBACK;
 SELECT count(*) FROM steps;
-DROP TABLE steps;
+SET client_min_messages = warning;
+DROP SCHEMA plc_subtransactions CASCADE;

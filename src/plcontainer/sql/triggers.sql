@@ -1,10 +1,13 @@
 -- Triggers: everything that TD says, and what a function may answer.
+CREATE SCHEMA plc_triggers;
+SET search_path = plc_triggers;
 CREATE TABLE item (id int PRIMARY KEY, name text, tags text[], twice int GENERATED ALWAYS AS (id * 2) STORED);
 CREATE FUNCTION tell() RETURNS trigger LANGUAGE plcontainer AS $$
 # container: plc_python_shared
 for key in ("name", "table_name", "table_schema", "when", "level", "event", "new", "old", "args"):
     plpy.notice(f"{key}: {TD[key]!r}")
-plpy.notice(f"relid: {TD['relid'] == str(plpy.execute('SELECT $$item$$::regclass::oid AS o')[0]['o'])}, {sorted(TD)}")
+query = "SELECT 'item'::regclass::oid AS o"
+plpy.notice(f"relid: {TD['relid'] == str(plpy.execute(query)[0]['o'])}, {sorted(TD)}")
 $$;
 CREATE TRIGGER row_before BEFORE INSERT OR UPDATE OR DELETE ON item FOR EACH ROW EXECUTE FUNCTION tell('one', '2');
 INSERT INTO item VALUES (1, 'a', '{x,NULL}');
@@ -187,4 +190,5 @@ INSERT INTO chain VALUES (1);
 SELECT array_agg(n ORDER BY n) FROM chain;
 -- It is no function to call.
 SELECT tell();
-DROP TABLE item, fits, other, chain CASCADE;
+SET client_min_messages = warning;
+DROP SCHEMA plc_triggers CASCADE;

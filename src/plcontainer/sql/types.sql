@@ -102,7 +102,7 @@ SELECT result_numeric('decimal.Decimal("1.10")'), result_numeric('2 ** 100'), re
 SELECT result_bytea('bytearray(b"a\0")'), result_bytea('memoryview(b"xyz")[1:]');
 SELECT result_void('None') IS NULL AS is_null;
 
--- Domains, composite types in text form, arguments by name, position and OUT.
+-- Domains, arguments by name, position and OUT.
 CREATE DOMAIN small AS int4 CHECK (VALUE < 10);
 CREATE DOMAIN code AS varchar(3) NOT NULL;
 CREATE FUNCTION to_small(v int4) RETURNS small LANGUAGE plcontainer AS $$
@@ -123,13 +123,6 @@ SELECT to_smalls('{1,20}');
 SELECT to_code('abc');
 SELECT to_code('abcd');
 SELECT to_code(NULL);
-CREATE TYPE pair AS (a int, b text);
-CREATE FUNCTION swap(p pair) RETURNS pair LANGUAGE plcontainer AS $$
-# container: plc_python_shared
-assert p == "(1,x)", p
-return "(2,y)"
-$$;
-SELECT (swap((1, 'x'))).*;
 CREATE FUNCTION named(a int, int, OUT sum int) LANGUAGE plcontainer AS $$
 # container: plc_python_shared
 return a + args[1] + len(args)

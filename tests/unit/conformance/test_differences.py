@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import yaml
+
 from tests.conformance.differences import LIST, Difference, Explained, compare, judge, summary
 from tests.conformance.suites import SUITES
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from tests.conformance.swap import Language, Swap
 
 LANGUAGE = Language(("plother", "plotheru"), "PL/Other", "the_runtime")
