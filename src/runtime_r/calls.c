@@ -197,9 +197,8 @@ compile(void *data)
 		R_ReleaseObject(wanted->compiled->closure);
 		wanted->compiled->closure = closure;
 		R_PreserveObject(closure);
-		wanted->compiled->symbol = Rf_installChar(STRING_ELT(name, 0));
-		if (wanted->name.length == 0)
-			wanted->compiled->symbol = Rf_install("inline_code_block");
+		wanted->compiled->symbol = wanted->name.length > 0 ? Rf_installTrChar(STRING_ELT(name, 0))
+			: Rf_install("inline_code_block");
 		wanted->compiled->shape = row_shape(wanted->compiled->result);
 		R_PreserveObject(wanted->compiled->shape);
 	}

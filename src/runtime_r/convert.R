@@ -192,7 +192,7 @@ prepare_column <- function(column, kind) {
   if (textual && is.atomic(column) && !is.character(column) && !inherits(column, "integer64")) {
     column <- as.character(column)
   }
-  if (is.list(column)) unclass(column) else as.vector(column)
+  if (is.list(column)) unclass(column) else if (is.object(column)) column else as.vector(column)
 }
 
 # The rows of a matrix that is a column of a data frame.
