@@ -810,6 +810,91 @@ def decode_trigger(payload: Buffer, declared: Type) -> Tuple[int, List[Tuple[int
     return action, changes
 
 
+class Request(NamedTuple):
+    """An SQL: its verb and what that has.
+
+    `text` is a query or the name of a cursor, `count` a limit or a number of rows, `types` are names; values
+    are those of a plan's parameters.
+    """
+
+    verb: int
+    text: str = ""
+    count: int = 0
+    plan: int = 0
+    types: Sequence[str] = ()
+    values: Sequence[Value] = ()
+    plans: Sequence[int] = ()
+    cursors: Sequence[str] = ()
+
+
+_WITH_TEXT = (SQL_EXECUTE, SQL_PREPARE, SQL_OPEN, SQL_FETCH, SQL_CLOSE)
+_WITH_PLAN = (SQL_EXECUTE_PLAN, SQL_OPEN_PLAN)
+_WITH_COUNT = (SQL_EXECUTE, SQL_EXECUTE_PLAN, SQL_FETCH)
+
+
+def encode_request(request: Request, parameters: Sequence[Type] = ()) -> bytes:
+    """Encode an SQL; `parameters` are the types of its values."""
+    out = bytearray([request.verb])
+    if request.verb in _WITH_TEXT:
+        _write_str(out, request.text)
+    if request.verb in _WITH_PLAN:
+        out += _U32.pack(request.plan)
+    if request.verb in _WITH_COUNT:
+        out += _U64.pack(request.count)
+    if request.verb == SQL_PREPARE:
+        _write_list(out, request.types)
+    if request.verb in _WITH_PLAN:
+        out += _U32.pack(len(request.values))
+        for declared, value in zip(parameters, request.values):
+            write_value(out, declared, value)
+    if request.verb == SQL_DISCARD:
+        out += struct.pack("<I%dI" % len(request.plans), len(request.plans), *request.plans)
+        _write_list(out, request.cursors)
+    return bytes(out)
+
+
+def decode_request(payload: Buffer, parameters: Sequence[Type] = ()) -> Request:
+    """Decode an SQL; `parameters` are the types of its plan's values."""
+    reader = Reader(payload)
+    verb = reader.u8()
+    if not SQL_EXECUTE <= verb <= SQL_DISCARD:
+        raise ProtocolError("unknown verb of an SQL")
+    request = Request(
+        verb,
+        text=reader.text() if verb in _WITH_TEXT else "",
+        plan=reader.u32() if verb in _WITH_PLAN else 0,
+        count=reader.u64() if verb in _WITH_COUNT else 0,
+        types=_read_list(reader) if verb == SQL_PREPARE else (),
+        values=_read_parameters(reader, parameters) if verb in _WITH_PLAN else (),
+        plans=[reader.u32() for _ in range(reader.count(MAX_PLANS, 4))] if verb == SQL_DISCARD else (),
+        cursors=_read_list(reader) if verb == SQL_DISCARD else (),
+    )
+    reader.finish()
+    return request
+
+
+def _read_parameters(reader: Reader, parameters: Sequence[Type]) -> List[Value]:
+    if reader.u32() != len(parameters):
+        raise ProtocolError("request has another number of values than its plan")
+    return [read_value(reader, declared, True) for declared in parameters]
+
+
+def encode_plan(plan: int, parameters: Sequence[Type]) -> bytes:
+    """Encode the answer to an SQL that prepares."""
+    out = bytearray(struct.pack("<II", plan, len(parameters)))
+    for declared in parameters:
+        write_type(out, declared)
+    return bytes(out)
+
+
+def decode_plan(payload: Buffer) -> Tuple[int, List[Type]]:
+    """Decode the answer to an SQL that prepares to the plan and the types of its parameters."""
+    reader = Reader(payload)
+    plan = reader.u32(), [read_type(reader) for _ in range(reader.count())]
+    reader.finish()
+    return plan
+
+
 class Column(NamedTuple):
     """A column of a result of SQL: name, how its values travel, type and its modifier."""
 
@@ -850,6 +935,37 @@ def encode_answer(
     _write_str(out, b"" if columns is None else encode_description(columns))
     write_columns(out, columns or (), rows)
     return bytes(out)
+
+
+class Answer(NamedTuple):
+    """An answer to an SQL that executes or fetches; columns None: the statement returns no rows."""
+
+    status: int
+    processed: int
+    columns: Optional[List[Column]]
+    rows: List[List[Value]]
+
+
+def decode_answer(payload: Buffer) -> Answer:
+    """Decode the first answer to an SQL that executes or fetches."""
+    reader = Reader(payload)
+    status, processed = reader.i32(), reader.u64()
+    description = reader.raw()
+    columns = decode_description(description) if len(description) else None
+    rows = _read_columns(reader, columns or [])
+    return Answer(status, processed, columns, rows)
+
+
+def decode_more(payload: Buffer, columns: Sequence[Column]) -> List[List[Value]]:
+    """Decode the rows of an answer that another one has begun."""
+    return _read_columns(Reader(payload), columns)
+
+
+def _read_columns(reader: Reader, columns: Sequence[Column]) -> List[List[Value]]:
+    count = reader.count(None if columns else MAX_ELEMENTS, len(columns))
+    rows = [[read_value(reader, column.type, False) for column in columns] for _ in range(count)]
+    reader.finish()
+    return rows
 
 
 def write_columns(out: bytearray, columns: Sequence[Column], rows: Sequence[Sequence[Value]]) -> None:

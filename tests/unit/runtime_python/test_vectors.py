@@ -33,13 +33,16 @@ def to_type(notation: Any) -> Type:
         return Type(getattr(codec, notation))
     if "array" in notation:
         return Type(codec.ARRAY, to_type(notation["array"]))
+    if "fields" in notation:
+        fields = tuple((field["name"], to_type(field["type"])) for field in notation["fields"])
+        return Type(codec.COMPOSITE, None, notation["composite"], fields)
     return Type(codec.OTHER, None, notation["other"])
 
 
 def to_scalar(kind: int, notation: Any) -> Any:
     if notation is None:
         return None
-    if kind in (codec.INT2, codec.INT4, codec.INT8):
+    if kind in (codec.INT2, codec.INT4, codec.INT8, codec.OID):
         return int(notation)
     if kind in (codec.FLOAT4, codec.FLOAT8):
         return float.fromhex(notation)
@@ -49,17 +52,30 @@ def to_scalar(kind: int, notation: Any) -> Any:
 def to_value(declared: Type, notation: Any) -> Any:
     if isinstance(notation, dict) and "text" in notation:
         return TextForm(notation["text"])
+    if isinstance(notation, dict) and "absent" in notation:
+        return codec.ABSENT
+    if isinstance(notation, dict) and "record" in notation:
+        shape = to_type(notation["record"])
+        return codec.Record(shape, to_values(shape, notation["row"]))
+    if isinstance(notation, dict) and "row" in notation:
+        return codec.Row(to_values(declared, notation["row"]))
     if notation is None or declared.element is None:
         return to_scalar(declared.kind, notation)
     text = notation.get("elements") == "TEXT"
-    items = [item if text else to_scalar(declared.element.kind, item) for item in notation["items"]]
+    items = [item if text else to_value(declared.element, item) for item in notation["items"]]
     return Array(tuple(notation["lengths"]), tuple(notation["bounds"]), items, text)
+
+
+def to_values(declared: Type, notation: Any) -> list[Any]:
+    return [to_value(field, value) for (_, field), value in zip(declared.fields, notation, strict=True)]
 
 
 def same(one: Any, other: Any) -> bool:
     """Equality that knows NaN, the sign of zero and types."""
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
         return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
     if isinstance(one, (float, Decimal)) and type(one) is type(other):
         if math.isnan(one) or math.isnan(other):
             return math.isnan(one) and math.isnan(other)
@@ -74,17 +90,23 @@ def is_produced(vector: Vector) -> bool:
 # --- values ---------------------------------------------------------------
 
 
-@pytest.mark.parametrize("vector", load("values", "valid"))
+VALID = [*load("values", "valid"), *load("rows", "valid")]
+INVALID = [*load("values", "invalid"), *load("rows", "invalid")]
+
+
+@pytest.mark.parametrize("vector", VALID)
 def test_value(vector: Vector) -> None:
     declared = to_type(vector["type"])
     value = to_value(declared, vector["value"])
     data = bytes.fromhex(vector["hex"])
-    assert same(codec.decode_result(data, declared), value)
+    reader = codec.Reader(data)
+    assert same(codec.read_value(reader, declared, vector["direction"] != "call"), value)
+    reader.finish()
     if is_produced(vector):
         assert codec.encode_result(declared, value).hex() == vector["hex"]
 
 
-@pytest.mark.parametrize("vector", load("values", "valid"))
+@pytest.mark.parametrize("vector", VALID)
 def test_value_in_c(vector: Vector, extension: ModuleType) -> None:
     declared = to_type(vector["type"])
     value = to_value(declared, vector["value"])
@@ -97,6 +119,8 @@ def test_value_in_c(vector: Vector, extension: ModuleType) -> None:
     else:
         seen = convert.to_python(declared, value)
         assert same(extension.decode(declared, data), seen)
+    if vector["direction"] == "call":
+        return
     # What a function that returns this object sends: the vector, unless that has other lower bounds.
     sent = codec.encode_result(declared, convert.from_python(declared, seen))
     assert extension.encode(declared, seen) == sent
@@ -106,7 +130,7 @@ def test_value_in_c(vector: Vector, extension: ModuleType) -> None:
         assert text_form or sent.hex() == vector["hex"]
 
 
-@pytest.mark.parametrize("vector", load("values", "invalid"))
+@pytest.mark.parametrize("vector", INVALID)
 def test_invalid_value(vector: Vector) -> None:
     declared = to_type(vector["type"])
     data = bytes.fromhex(vector["hex"])
@@ -117,10 +141,15 @@ def test_invalid_value(vector: Vector) -> None:
             reader.finish()
 
 
-@pytest.mark.parametrize("vector", load("values", "invalid"))
+@pytest.mark.parametrize("vector", INVALID)
 def test_invalid_value_in_c(vector: Vector, extension: ModuleType) -> None:
+    declared, data = to_type(vector["type"]), bytes.fromhex(vector["hex"])
+    if vector["direction"] == "result":
+        # The extension decodes arguments only.
+        assert seen(extension.decode, declared, data) == seen(decode_argument, declared, data)
+        return
     with pytest.raises(ProtocolError):
-        extension.decode(to_type(vector["type"]), bytes.fromhex(vector["hex"]))
+        extension.decode(declared, data)
 
 
 def seen(function: Callable[..., Any], *arguments: Any) -> str:
@@ -143,7 +172,7 @@ def encode_object(declared: Type, value: object) -> bytes:
 
 
 def test_both_codecs_see_the_same_in_mutated_vectors(extension: ModuleType) -> None:
-    vectors = unpack("values", "valid") + unpack("values", "invalid")
+    vectors = [param.values[0] for param in VALID + INVALID]
     generator = random.Random(20240229)
     accepted = 0
     for _ in range(30_000):
@@ -166,7 +195,8 @@ def test_both_codecs_see_the_same_in_mutated_vectors(extension: ModuleType) -> N
 
 def register(fields: Vector) -> codec.Register:
     arguments = [(argument["name"], to_type(argument["type"])) for argument in fields["arguments"]]
-    return codec.Register(fields["function_id"], fields["name"], fields["source"], arguments, to_type(fields["result"]))
+    result, flags = to_type(fields["result"]), fields.get("flags", 0)
+    return codec.Register(fields["function_id"], fields["name"], fields["source"], arguments, result, flags)
 
 
 def large(fields: Vector) -> Vector:
@@ -179,6 +209,55 @@ def call_values(fields: Vector) -> tuple[list[Type], list[Any]]:
     return types, [to_value(declared, value) for declared, value in zip(types, fields["values"], strict=True)]
 
 
+def request(fields: Vector) -> tuple[codec.Request, list[Type]]:
+    """An SQL and the types of its plan's parameters."""
+    types = [to_type(notation) for notation in fields.get("parameters", [])]
+    parts = {name: value for name, value in fields.items() if name in codec.Request._fields}
+    parts["count"] = int(parts.get("count", 0))
+    if "parameters" in fields:
+        parts["values"] = [to_value(declared, value) for declared, value in zip(types, parts["values"], strict=True)]
+    return codec.Request(**parts), types
+
+
+def columns(notation: Any) -> list[codec.Column] | None:
+    if notation is None:
+        return None
+    return [codec.Column(c["name"], to_type(c["type"]), c["oid"], c["modifier"]) for c in notation]
+
+
+def cells(described: Any, rows: Any) -> list[list[Any]]:
+    types = [column.type for column in described or []]
+    return [[to_value(declared, value) for declared, value in zip(types, row, strict=True)] for row in rows]
+
+
+def answer(fields: Vector) -> codec.Answer:
+    described = columns(fields["columns"])
+    return codec.Answer(fields["status"], int(fields["processed"]), described, cells(described, fields["rows"]))
+
+
+def more_rows(fields: Vector) -> bytes:
+    out = bytearray()
+    described = columns(fields["columns"]) or []
+    codec.write_columns(out, described, cells(described, fields["rows"]))
+    return bytes(out)
+
+
+def set_rows(fields: Vector) -> tuple[Type, list[Any]]:
+    declared = to_type(fields["type"])
+    return declared, [to_value(declared, value) for value in fields["values"]]
+
+
+def trigger(fields: Vector) -> tuple[Type, int, list[tuple[int, Any]]]:
+    declared = to_type(fields["type"])
+    changes = [(field, to_value(declared.fields[field][1], value)) for field, value in fields.get("changes", [])]
+    return declared, fields["action"], changes
+
+
+def encode_trigger(fields: Vector) -> bytes:
+    declared, action, changes = trigger(fields)
+    return codec.encode_modify(declared, changes) if action == codec.TRIGGER_MODIFY else bytes([action])
+
+
 ENCODERS: dict[str, Callable[[Vector], bytes]] = {
     "Ping": lambda f: codec.encode_ping(codec.Ping(**large(f))),
     "PingReply": lambda f: codec.encode_ping_reply(codec.PingReply(**large(f))),
@@ -189,6 +268,16 @@ ENCODERS: dict[str, Callable[[Vector], bytes]] = {
     "Register": lambda f: codec.encode_register(register(f)),
     "Forget": lambda f: codec.encode_forget(f["function_id"]),
     "Cancel": lambda f: b"",
+    "Check": lambda f: codec.encode_check(f["flags"], f["name"], f["source"]),
+    "Rows": lambda f: codec.encode_rows(*set_rows(f)),
+    "Credit": lambda f: codec.encode_credit(f["rows"], f["bytes"]),
+    "Trigger": encode_trigger,
+    "Sql": lambda f: codec.encode_request(*request(f)),
+    "SqlRows": lambda f: codec.encode_answer(*answer(f)),
+    "SqlMoreRows": more_rows,
+    "SqlPlan": lambda f: codec.encode_plan(f["plan"], [to_type(notation) for notation in f["types"]]),
+    "SqlCursor": lambda f: codec.encode_strings(f["cursor"]),
+    "Subtransaction": lambda f: bytes([f["verb"]]),
     "Lease": lambda f: codec.encode_lease(codec.Lease(**f)),
     "Grant": lambda f: codec.encode_strings(f["sandbox"], f["token"]),
     "Reclaim": lambda f: codec.encode_reclaim(f["version"], f["token"]),
@@ -211,16 +300,27 @@ def decode(message: str, fields: Vector, data: bytes) -> Any:
         "Reclaim": codec.decode_reclaim,
         "Reclaimed": lambda data: codec.decode_strings(data, 1),
         "Exited": codec.decode_exited,
+        "Check": codec.decode_check,
+        "Credit": codec.decode_credit,
+        "SqlRows": codec.decode_answer,
+        "SqlPlan": codec.decode_plan,
+        "SqlCursor": lambda data: codec.decode_strings(data, 1),
     }
     if message in simple:
         return simple[message](data)
     if message == "CallReq":
         types = [to_type(notation) for notation in fields["types"]]
         return codec.decode_call_id(data), codec.decode_call(data, types)
-    if message == "Result":
-        return codec.decode_result(data, to_type(fields["type"]))
-    assert (message, data) == ("Cancel", b"")
-    return None
+    typed: dict[str, Callable[[], Any]] = {
+        "Result": lambda: codec.decode_result(data, to_type(fields["type"])),
+        "Rows": lambda: codec.decode_rows(data, to_type(fields["type"])),
+        "Trigger": lambda: codec.decode_trigger(data, to_type(fields["type"])),
+        "Sql": lambda: codec.decode_request(data, [to_type(notation) for notation in fields.get("parameters", [])]),
+        "SqlMoreRows": lambda: codec.decode_more(data, columns(fields["columns"]) or []),
+        "Subtransaction": lambda: data[0],
+        "Cancel": lambda: data or None,
+    }
+    return typed[message]()
 
 
 EXPECTED: dict[str, Callable[[Vector], Any]] = {
@@ -233,6 +333,16 @@ EXPECTED: dict[str, Callable[[Vector], Any]] = {
     "Register": register,
     "Forget": lambda f: f["function_id"],
     "Cancel": lambda _: None,
+    "Check": lambda f: codec.Register(0, f["name"], f["source"], [], Type(codec.VOID), f["flags"]),
+    "Rows": lambda f: set_rows(f)[1],
+    "Credit": lambda f: (f["rows"], f["bytes"]),
+    "Trigger": lambda f: trigger(f)[1:],
+    "Sql": lambda f: request(f)[0],
+    "SqlRows": answer,
+    "SqlMoreRows": lambda f: cells(columns(f["columns"]), f["rows"]),
+    "SqlPlan": lambda f: (f["plan"], [to_type(notation) for notation in f["types"]]),
+    "SqlCursor": lambda f: list(f.values()),
+    "Subtransaction": lambda f: f["verb"],
     "Grant": lambda f: list(f.values()),
     "Reclaimed": lambda f: list(f.values()),
 }
