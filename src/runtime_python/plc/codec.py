@@ -813,13 +813,13 @@ def decode_trigger(payload: Buffer, declared: Type) -> Tuple[int, List[Tuple[int
 class Request(NamedTuple):
     """An SQL: its verb and what that has.
 
-    `text` is a query or the name of a cursor, `count` a limit or a number of rows, `types` are names; values
+    `text` is a query or the name of a cursor, `number` a limit or a number of rows, `types` are names; values
     are those of a plan's parameters.
     """
 
     verb: int
     text: str = ""
-    count: int = 0
+    number: int = 0
     plan: int = 0
     types: Sequence[str] = ()
     values: Sequence[Value] = ()
@@ -840,7 +840,7 @@ def encode_request(request: Request, parameters: Sequence[Type] = ()) -> bytes:
     if request.verb in _WITH_PLAN:
         out += _U32.pack(request.plan)
     if request.verb in _WITH_COUNT:
-        out += _U64.pack(request.count)
+        out += _U64.pack(request.number)
     if request.verb == SQL_PREPARE:
         _write_list(out, request.types)
     if request.verb in _WITH_PLAN:
@@ -863,7 +863,7 @@ def decode_request(payload: Buffer, parameters: Sequence[Type] = ()) -> Request:
         verb,
         text=reader.text() if verb in _WITH_TEXT else "",
         plan=reader.u32() if verb in _WITH_PLAN else 0,
-        count=reader.u64() if verb in _WITH_COUNT else 0,
+        number=reader.u64() if verb in _WITH_COUNT else 0,
         types=_read_list(reader) if verb == SQL_PREPARE else (),
         values=_read_parameters(reader, parameters) if verb in _WITH_PLAN else (),
         plans=[reader.u32() for _ in range(reader.count(MAX_PLANS, 4))] if verb == SQL_DISCARD else (),

@@ -213,7 +213,7 @@ def request(fields: Vector) -> tuple[codec.Request, list[Type]]:
     """An SQL and the types of its plan's parameters."""
     types = [to_type(notation) for notation in fields.get("parameters", [])]
     parts = {name: value for name, value in fields.items() if name in codec.Request._fields}
-    parts["count"] = int(parts.get("count", 0))
+    parts["number"] = int(parts.get("number", 0))
     if "parameters" in fields:
         parts["values"] = [to_value(declared, value) for declared, value in zip(types, parts["values"], strict=True)]
     return codec.Request(**parts), types
