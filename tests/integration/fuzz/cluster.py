@@ -105,17 +105,17 @@ class Cluster:
         self.directory = directory
         self.user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
         self._settings = settings
-        self._identity: dict[str, Any] = {"user": self.user, "group": self.user} if os.getuid() == 0 else {}
+        self.identity: dict[str, Any] = {"user": self.user, "group": self.user} if os.getuid() == 0 else {}
         self._server: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Make the cluster and start its server."""
-        if self._identity:
+        if self.identity:
             shutil.chown(self.directory, self.user)
         # initdb's own backends have no need of the sanitizers.
         command = [self.installation.program("initdb"), "-D", f"{self.directory}/data", "-A", "trust", "-U", "postgres"]
         command += ["-E", "UTF8", "--locale=C.UTF-8", "--no-sync"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=self.directory, **self._identity)
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=self.directory, **self.identity)
         settings = {"listen_addresses": "", "unix_socket_directories": str(self.directory), "fsync": "off"}
         settings |= {"shared_buffers": "16MB", "max_stack_depth": "2MB"} | self._settings
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
@@ -131,7 +131,7 @@ class Cluster:
                 cwd=self.directory,
                 stdout=log,
                 stderr=log,
-                **self._identity,
+                **self.identity,
             )
         deadline = time.monotonic() + START_TIMEOUT_S
         while not self._answers():

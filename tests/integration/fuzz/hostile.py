@@ -418,19 +418,26 @@ class Server:
 
 
 @contextlib.contextmanager
+def listening(server: Server) -> Iterator[None]:
+    """Have a server listen."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(server.path))
+        server.path.chmod(0o777)
+        listener.listen(64)
+        thread = threading.Thread(target=server.serve, args=(listener,), daemon=True)
+        thread.start()
+        yield
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(10)
+    server.path.unlink()
+
+
+@contextlib.contextmanager
 def serving(path: Path, behave: Behaviour | None = None, seed: int = 0) -> Iterator[Server]:
     """Serve sandboxes on `path`; without a behaviour they are random ones that `seed` determines."""
     server = Server(path, lambda _: None)
     server.behave = behave or (
         lambda data: Sandbox(data, random.Random(f"{seed}/{server.counts.sandboxes}"), server.counts).serve()
     )
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(path))
-        path.chmod(0o777)
-        listener.listen(64)
-        thread = threading.Thread(target=server.serve, args=(listener,), daemon=True)
-        thread.start()
+    with listening(server):
         yield server
-        listener.shutdown(socket.SHUT_RDWR)
-        thread.join(10)
-    path.unlink()
