@@ -22,6 +22,8 @@ MIB: Final = 1024 * 1024
 _PERIOD_US: Final = 100_000
 #: bubblewrap itself: the process that waits, and the first process of the namespace.
 _OWN_PROCESSES: Final = 2
+#: What the server's unit makes on hosts with version 1, which delegates nothing by itself.
+_DELEGATED: Final = "plcontainer"
 _CONTROLLERS: Final = ("memory", "pids", "cpu")
 #: Version 1 alone counts CPU time in a tree of its own, where that is not the controller cpu's.
 _COUNTERS: Final = ("cpuacct",)
@@ -166,8 +168,11 @@ def find_cgroups(parent: str, group: str = "", proc: Path = Path("/proc/self")) 
         path = PurePosixPath(own[controller])
         below = path.relative_to(root) if path.is_relative_to(root) else PurePosixPath()
         directory = mount / (inside if inside is not None else below)
-        if os.access(directory, os.W_OK) and os.access(directory / "cgroup.procs", os.W_OK):
-            parents[controller] = directory
+        # Where the server's own group is not its to change, there may be one that was made for it.
+        for candidate in (directory,) if inside is not None else (directory, mount / _DELEGATED):
+            if os.access(candidate, os.W_OK) and os.access(candidate / "cgroup.procs", os.W_OK):
+                parents[controller] = candidate
+                break
     if parents or "" not in mounts:
         return Cgroups(parents, 1)
     root, mount = mounts[""]
