@@ -162,34 +162,34 @@ formal_names <- function(names, flags) {
   names
 }
 
-# The function of a source: its expressions are the body. An empty one stands for R's function of the same name.
+# The function of a source. An empty one stands for R's function of the same name.
 compile <- function(name, source, names, flags) {
   withCallingHandlers(
     {
       names <- formal_names(names, flags)
       shown <- if (name == "") "PL/Container inline code block" else sprintf("PL/Container function \"%s\"", name)
       lines <- strsplit(gsub("\r", "", source, fixed = TRUE), "\n", fixed = TRUE)[[1L]]
-      file <- srcfilecopy(shown, lines)
-      class(file) <- c("plc_source", class(file))
-      body <- make_body(parse(text = lines, keep.source = TRUE, srcfile = file), name, names)
       formals <- rep(list(quote(expr = )), length(names))
       names(formals) <- names
-      as.function(c(formals, list(body)), envir = scope)
+      as.function(c(formals, list(parse_body(shown, lines, name, names))), envir = scope)
     },
     error = function(error) record(describe_compilation(error, shown, lines))
   )
 }
 
-make_body <- function(expressions, name, names) {
-  if (length(expressions) == 0L) {
-    return(if (name == "") NULL else as.call(lapply(c(name, names), as.name)))
+# The lines between braces, as a function has them: some sources have no meaning outside of such.
+parse_body <- function(shown, lines, name, names) {
+  file <- srcfilecopy(shown, lines)
+  class(file) <- c("plc_source", class(file))
+  braced <- c(paste0("{", if (length(lines)) lines[[1L]]), lines[-1L], "}")
+  body <- parse(text = braced, keep.source = TRUE, srcfile = file)
+  if (length(body) != 1L) stop("braces are not balanced")
+  body <- body[[1L]]
+  if (length(body) > 1L) {
+    body
+  } else if (name != "") {
+    as.call(lapply(c(name, names), as.name))
   }
-  body <- as.call(c(as.name("{"), as.list(expressions)))
-  places <- attr(expressions, "srcref")
-  # R wants one for the brace, too.
-  attr(body, "srcref") <- c(places[1L], places)
-  attr(body, "srcfile") <- attr(expressions, "srcfile")
-  body
 }
 
 describe_compilation <- function(error, shown, lines) {

@@ -217,3 +217,11 @@ def test_children_have_no_part_in_the_conversation(sandbox: Sandbox) -> None:
     )
     sandbox.run(source, TEXT)
     assert sandbox.run("unlist(parallel::mclapply(1:2, function(i) 10 * i))", array(INT4)).items == [10, 20]
+
+
+def test_a_source_is_read_as_the_body_of_a_function(sandbox: Sandbox) -> None:
+    source = "\nif (x > 1)\n{\n  1L\n}\nelse\n{\n  2L\n} # end"
+    function = sandbox.define(source, INT4, [("x", INT4)])
+    assert (sandbox.call(function, 5), sandbox.call(function, 0)) == (1, 2)
+    assert failure(sandbox, "1L }; {").sqlstate == "42601"
+    assert "unexpected end of input" in failure(sandbox, "{ 1L").fields["D"]
