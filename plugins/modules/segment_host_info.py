@@ -38,6 +38,10 @@ exists:
   description: Whether there is a cluster.
   type: bool
   returned: always
+left_data:
+  description: Where data of a cluster lie that has no configuration any more; empty where there are none.
+  type: str
+  returned: always
 running:
   description: Whether it answers.
   type: bool
@@ -112,14 +116,17 @@ def ask(port: int) -> dict[str, Any] | None:
     return state
 
 
-def look(version: int, cluster: str) -> dict[str, Any]:
+def look(version: int, cluster: str, root: Path = Path("/")) -> dict[str, Any]:
     """Return the state of the cluster."""
-    configuration = Path("/etc/postgresql") / str(version) / cluster
+    configuration = root / "etc/postgresql" / str(version) / cluster
+    usual_data = root / "var/lib/postgresql" / str(version) / cluster
     state: dict[str, Any] = {
-        "exists": False, "running": False, "port": 0, "data_checksums": False,
+        "exists": False, "left_data": "", "running": False, "port": 0, "data_checksums": False,
         "stale": False, "pending_restart": [], "hba_errors": [],
     }  # fmt: skip
     data = data_directory(configuration)
+    if data is None and (usual_data / "PG_VERSION").exists():
+        state["left_data"] = str(usual_data)
     if data is None or not (data / "PG_VERSION").exists():
         return state
     control = subprocess.run(

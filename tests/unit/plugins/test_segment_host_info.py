@@ -34,6 +34,15 @@ def test_no_cluster(tmp_path: Path) -> None:
     assert segment_host_info.newest_change(tmp_path) == 0
     state = segment_host_info.look(99, "nowhere")
     assert state == {
-        "exists": False, "running": False, "port": 0, "data_checksums": False,
+        "exists": False, "left_data": "", "running": False, "port": 0, "data_checksums": False,
         "stale": False, "pending_restart": [], "hba_errors": [],
     }  # fmt: skip
+
+
+def test_data_without_a_configuration(tmp_path: Path) -> None:
+    data = tmp_path / "var/lib/postgresql/17/main"
+    data.mkdir(parents=True)
+    assert segment_host_info.look(17, "main", tmp_path)["left_data"] == ""
+    (data / "PG_VERSION").touch()
+    state = segment_host_info.look(17, "main", tmp_path)
+    assert (state["left_data"], state["exists"]) == (str(data), False)
