@@ -57,13 +57,16 @@ class Output:
             piece = os.read(self._descriptor, _PIECE_BYTES)
         except BlockingIOError:
             return
-        self._kept = (self._kept + piece)[-_TAIL_BYTES:]
+        self._keep(piece)
         self._pass_on(piece)
         self._pieces -= 1
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(_PAUSE_S, self._resume)
         if self._pieces == 0:
             asyncio.get_running_loop().remove_reader(self._descriptor)
+
+    def _keep(self, piece: bytes) -> None:
+        self._kept = (self._kept + piece)[-_TAIL_BYTES:]
 
     def _resume(self) -> None:
         self._timer = None
@@ -82,10 +85,10 @@ class Output:
 
     def tail(self) -> str:
         """The last that the sandbox wrote."""
-        with contextlib.suppress(BlockingIOError, OSError):
-            while len(self._kept) < 4 * _TAIL_BYTES and (piece := os.read(self._descriptor, _PIECE_BYTES)):
-                self._kept += piece
-        text = bytes(self._kept[-_TAIL_BYTES:]).decode("utf-8", "replace").replace("\0", "\ufffd")
+        with contextlib.suppress(BlockingIOError):
+            for _ in range(_PIECES_AT_ONCE):
+                self._keep(os.read(self._descriptor, _PIECE_BYTES))
+        text = bytes(self._kept).decode("utf-8", "replace").replace("\0", "\ufffd")
         return "\n".join(text.splitlines()[-_TAIL_LINES:])
 
     def close(self) -> None:
