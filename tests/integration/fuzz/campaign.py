@@ -137,6 +137,7 @@ def fuzz_conversation(cluster: Cluster, seconds: float, seed: int = SEED) -> Tot
         session.execute(f"SET plcontainer.server_socket = '{path}'")
         session.execute(f"SET statement_timeout = '{STATEMENT_TIMEOUT_S}s'")
         session.execute("SET client_min_messages = error")
+        session.execute("SET plcontainer.lease_timeout = '2s'")
         before = identity(session)
         warm = 0
         while time.monotonic() < deadline:

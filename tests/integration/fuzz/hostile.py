@@ -22,6 +22,7 @@ FIXED = {1: 1, 2: 2, 3: 4, 4: 8, 5: 4, 6: 8, 11: 4}
 TEXT, BYTEA, NUMERIC, OTHER, ARRAY, COMPOSITE, RECORD = 7, 8, 9, 10, 16, 17, 18
 DEEPEST_CALL = 3
 MOST_FRAMES = 6
+BAD_GREETINGS = 0.01
 
 TEXTS = (b"", b"1", b"-7", b"1.5", b"abc", b"{1,2}", b"(1,a)", b"2024-02-29", b"\xff", b"a\0b", "\u00e9\u20ac".encode())
 QUERIES = (
@@ -176,7 +177,7 @@ class Sandbox:
         self.sets: dict[int, Function] = {}
         self.plans: list[tuple[int, tuple[Type, ...]]] = []
         self.cursors: list[bytes] = [b"", b"c"]
-        self.damage = 0.0
+        self.damage = 1.0 if source.random() < BAD_GREETINGS else 0.0
         self.slip = 0.0
         self.depth = 0
         self.broken = False
@@ -244,6 +245,8 @@ class Sandbox:
         if kind == PING:
             answer = struct.pack("<IHHQQ", 0x31434C50, 1, 0, FEATURES, 1 << 30) + text(b"fuzz") + text(b"c")
             self.send(call, PING, answer, REPLY)
+            if self.broken:
+                raise GoneError
         elif kind == REGISTER:
             number, its_flags = cursor.number("I"), cursor.number("I")
             cursor.text()
