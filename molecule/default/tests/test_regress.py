@@ -12,9 +12,9 @@ EXTENSION = ROOT / "src/plcontainer"
 
 def registered() -> list[str]:
     """Return the tests that the extension's Makefile runs."""
-    found = re.search(r"^REGRESS = ((?:[^\n\\]|\\\n)*)", (EXTENSION / "Makefile").read_text(), re.MULTILINE)
+    found = re.findall(r"^REGRESS \+?= ((?:[^\n\\]|\\\n)*)", (EXTENSION / "Makefile").read_text(), re.MULTILINE)
     assert found
-    return found[1].replace("\\\n", " ").split()
+    return " ".join(found).replace("\\\n", " ").split()
 
 
 def test_all_of_them_are_run() -> None:
