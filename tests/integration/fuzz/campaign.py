@@ -60,6 +60,8 @@ STATEMENTS = (
     "DO LANGUAGE plcontainer E'# container: fuzz\\n'",
     "SELECT sum(fuzz_int(n)) FROM many",
 )
+UTF8 = "postgres"
+LATIN = "latin"
 SEED = 20240229
 # Of one type, one after another: all types have more than a million in sum.
 ROUNDS = 14_000
@@ -83,9 +85,12 @@ class Totals:
 
 
 def prepare(cluster: Cluster) -> None:
-    """Make what the campaigns use."""
+    """Make what the campaigns use, in two databases of different encodings."""
     with cluster.connect() as session:
-        session.execute((HERE / "schema.sql").read_text())
+        session.execute(f"CREATE DATABASE {LATIN} ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    for database in (UTF8, LATIN):
+        with cluster.connect(database) as session:
+            session.execute((HERE / "schema.sql").read_text())
 
 
 def identity(session: psycopg.Connection[Any]) -> tuple[Any, ...]:
@@ -102,11 +107,11 @@ def memory(session: psycopg.Connection[Any]) -> int:
     return int(row[0])
 
 
-def fuzz_decoder(cluster: Cluster, seconds: float, seed: int = SEED) -> Totals:
+def fuzz_decoder(cluster: Cluster, seconds: float, seed: int = SEED, database: str = UTF8) -> Totals:
     """Feed the decoders messages for so long, at least once around."""
     totals = Totals()
     deadline = time.monotonic() + seconds
-    with cluster.connect() as session:
+    with cluster.connect(database) as session:
         before = identity(session)
         first = True
         while first or time.monotonic() < deadline:

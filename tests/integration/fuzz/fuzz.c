@@ -215,7 +215,7 @@ generate_array(plc_writer *writer, const plc_type *type)
 	int			ndim = (int) random_below(one_in(8) ? PLC_MAX_DIMENSIONS + 1 : 3);
 	int32		lengths[PLC_MAX_DIMENSIONS];
 	int32		bounds[PLC_MAX_DIMENSIONS];
-	bool		nulls[1024];	/* 3 to the power of 6 fits */
+	bool		nulls[1024] = {false};	/* 3 to the power of 6 fits */
 	bool		has_nulls = one_in(3);
 	uint32		count = ndim > 0 ? 1 : 0;
 

@@ -34,8 +34,9 @@ TIMEOUT_S = 0.5
 SLACK_S = 5.0
 
 
-def test_a_million_messages_to_the_decoders(cluster: Cluster) -> None:
-    totals = campaign.fuzz_decoder(cluster, 0)
+@pytest.mark.parametrize("database", [campaign.UTF8, campaign.LATIN])
+def test_a_million_messages_to_the_decoders(cluster: Cluster, database: str) -> None:
+    totals = campaign.fuzz_decoder(cluster, 0, database=database)
     assert totals.messages.total() >= 1_000_000
     # Each way to take a message was taken often.
     assert min(totals.messages[outcome] for outcome in ("accepted", "refused", "raised")) >= 50_000
