@@ -48,13 +48,14 @@ enum
 	MALFORMED_RECORD = 15,
 	NOT_ITERABLE = 16,
 	ITERATION_FAILED = 17,
-	PROCEDURE_NOT_VOID = 18
+	PROCEDURE_NOT_VOID = 18,
+	ELEMENT_FAILED = 19
 };
 
 #define BUCKETS 64
 #define BUFFER_KEPT ((size_t) 4 << 20)	/* larger ones are released after their call */
 /* Calls within calls: beyond it one is answered by an Error, before the stack ends. */
-#define MAX_CALLS 100
+#define MAX_CALLS 250
 
 /* A type descriptor, taken apart. */
 typedef struct value_type

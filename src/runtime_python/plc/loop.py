@@ -24,7 +24,7 @@ Failure = Callable[[BaseException], bytes]
 End = Callable[[Optional[BaseException]], NoReturn]
 
 # Calls within calls: beyond it one is answered by an Error, before the interpreter's stack ends.
-MAX_CALLS = 100
+MAX_CALLS = 250
 # Frames of Python's that a nested call may have beyond the limit of the one that waits for it: what this package
 # itself needs must not end in a RecursionError.
 _FRAMES_PER_CALL = 40

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 
 import pytest
 from plc import codec
@@ -130,10 +131,21 @@ def nest(sandbox: Sandbox, function: int, depth: int) -> list[str]:
     return errors
 
 
-def test_calls_nest_only_so_deep(sandbox: Sandbox) -> None:
-    function = sandbox.define(f"{SELECT}\nreturn 1")
+@pytest.fixture
+def deep_stack() -> Iterator[None]:
+    """This side keeps a stack as well."""
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(5000)
+    yield
+    sys.setrecursionlimit(before)
+
+
+@pytest.mark.usefixtures("deep_stack")
+@pytest.mark.parametrize("frames", [0, 30])
+def test_calls_nest_only_so_deep(sandbox: Sandbox, frames: int) -> None:
+    function = sandbox.define(f"def f(n): return f(n - 1) if n else {SELECT}\nf({frames})\nreturn 1")
     # The innermost one has no request of its own: its Error is the last answer.
-    assert nest(sandbox, function, 100) == ["54001"]
+    assert nest(sandbox, function, 250) == ["54001"]
     assert sandbox.run("return 1") == 1
 
 
