@@ -89,3 +89,45 @@ def test_an_idle_server_costs_nothing(daemon: Make) -> None:
         share = (processor_s(one) - used) / (time.monotonic() - began)
         print(f"an idle server uses {share:.2%} of a processor")
         assert share < 0.005
+
+
+def test_soak(daemon: Make) -> None:
+    """Sessions come and go, die and wait; what the server holds is the same at the end as after the first of them.
+
+    CAISSON_SOAK_S says for how many seconds, 20 by default.
+    """
+    one = daemon(max_sandboxes=10, queue_length=50, queue_timeout_s=60, log_level="info")
+    one.runtimes = [one.runtime("echo", pool=(1, 3)), one.runtime("other")]
+    with one.running():
+        eventually(one.warm, "one is warm")
+
+        def sessions(number: int, until: float) -> int:
+            count = 0
+            while time.monotonic() < until:
+                with Backend(one.socket, 90).lease("other" if number % 4 == 0 else "echo", f"role{number}") as backend:
+                    assert backend.echo(b"x") == b"x"
+                    if count % 5 == 4 and backend.data is not None:
+                        backend.data.sendall(b"exit3")
+                        backend.exited()
+                one.control("GET", "/metrics")
+                count += 1
+            return count
+
+        def run(duration_s: float) -> tuple[int, int, int]:
+            """Leases, then what the server has when they are over: resident KiB and descriptors."""
+            until = time.monotonic() + duration_s
+            with ThreadPoolExecutor(12) as pool:
+                leases = sum(pool.map(lambda number: sessions(number, until), range(12)))
+            eventually(lambda: one.control("GET", "/v1/state")[1]["leases"] == 0, "all leases are over")
+            eventually(lambda: len(one.containers()) <= 3, "only the pool is left", 60)
+            eventually(lambda: descriptors(one) < 60, "descriptors are given back")
+            return leases, resident_kb(one), descriptors(one)
+
+        run(5)
+        _, size_kb, _ = run(5)
+        leases, last_kb, _ = run(float(os.environ.get("CAISSON_SOAK_S", "20")))
+        print(f"{leases} leases; the server grew from {size_kb} to {last_kb} KiB")
+        # A page for what the allocator keeps is no leak; one per lease would be more than this.
+        assert last_kb - size_kb < 4096
+        assert not list((one.root / "leases").iterdir())
+        assert not one.events("internal_error", "container_lost")
