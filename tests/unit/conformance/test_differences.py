@@ -36,6 +36,7 @@ def test_each_difference_needs_a_reason_of_its_own() -> None:
     assert "Not explained: t, line 2" in judge([difference, difference], [entry])[0]
     assert judge([], [entry]) == [f"Explained, but gone: t {difference.key}"]
     assert len(judge([Difference("other", 2, "-b\n+B")], [entry])) == 2
+    assert judge([], [Explained("t", "because", (difference.key,), is_optional=True)]) == []
 
 
 def test_the_list_has_reasons_for_suites_that_exist() -> None:
@@ -44,6 +45,6 @@ def test_the_list_has_reasons_for_suites_that_exist() -> None:
     for tests in listed.values():
         for entries in tests.values():
             for entry in entries:
-                assert set(entry) <= {"reason", "differences", "postgresql"}
+                assert set(entry) <= {"reason", "differences", "postgresql", "optional"}
                 assert entry["reason"].strip()
                 assert entry["differences"]
