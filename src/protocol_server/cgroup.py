@@ -79,6 +79,17 @@ def memory_directory(pid: int, proc: Path = Path("/proc")) -> tuple[Path, int] |
     return controller_directory(pid, "memory", proc)
 
 
+def systemd_root(proc: Path = Path("/proc")) -> PurePosixPath:
+    """Where systemd's slices begin, told by its own place (init.scope): the root, unless a container is the host."""
+    groups: dict[str, str] = {}
+    for line in _text(proc / "1" / "cgroup").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        groups[controllers] = path
+    path = groups.get("name=systemd", groups.get("", ""))
+    return PurePosixPath(path).parent if path.endswith("/init.scope") else PurePosixPath("/")
+
+
 def usage_of_process(pid: int, proc: Path = Path("/proc")) -> Usage:
     """What the cgroup uses that a process is in."""
     found = (controller_directory(pid, name, proc) for name in ("memory", "cpuacct"))

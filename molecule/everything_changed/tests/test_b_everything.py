@@ -177,6 +177,34 @@ def test_the_server(segment: SegmentHost, options: Options) -> None:
     assert '"level": "debug"' in segment.run("journalctl", "--unit", SERVER, "--no-pager")
 
 
+def test_the_operator_s_socket(segment: SegmentHost, options: Options) -> None:
+    control = segment.host.file("/run/plcontainer/control.sock")
+    assert (control.group, control.mode) == (options["protocol_server_control_group"], 0o660)
+    metrics = f"http://127.0.0.1:{options['protocol_server_metrics_port']}/metrics"
+    ask = f"import urllib.request; print(urllib.request.urlopen('{metrics}').read().decode())"
+    assert f"protocol_server_sandboxes_limit {options['protocol_server_max_sandboxes']}.0" in segment.run(
+        "python3", "-c", ask
+    )
+
+
+def test_slices_have_the_limits(segment: SegmentHost, options: Options) -> None:
+    parent, limits = options["protocol_server_cgroup_parent"], options["protocol_server_slice"]
+    assert segment.unit(parent, "ActiveState") == "active"
+    assert int(segment.unit(parent, "MemoryMax")) == limits["memory_mb"] * MIB
+    assert int(segment.unit(parent, "TasksMax")) == limits["pids"]
+    assert segment.unit(parent, "CPUQuotaPerSecUSec") == f"{limits['cpus']:.6f}s"
+    for group in options["protocol_server_resource_groups"]:
+        unit = f"{parent.removesuffix('.slice')}-{group['name']}.slice"
+        assert int(segment.unit(unit, "MemoryMax")) == group["memory_mb"] * MIB
+
+
+def test_the_network_of_sandboxes_is_filtered(segment: SegmentHost, options: Options) -> None:
+    rules = segment.run("nft", "list", "chain", "inet", "plcontainer", "egress")
+    for rule in options["protocol_server_sandbox_network_allow"]:
+        assert f"ip daddr {rule['address']} tcp dport {rule['ports'][0]} accept" in rules
+    assert "plcontainer0" in segment.docker("network", "inspect", "plcontainer")
+
+
 # plcontainer_runtimes
 
 
@@ -189,7 +217,8 @@ def test_a_runtime_with_defaults(segment: SegmentHost, options: Options, session
     )
     assert found["Config"]["Labels"]["caisson.instance"] == options["protocol_server_instance"]
     # Docker wants a slice by its name or by its path, depending on its driver of cgroups.
-    assert host["CgroupParent"].removeprefix("/") == options["protocol_server_cgroup_parent"]
+    parent = options["protocol_server_cgroup_parent"]
+    assert host["CgroupParent"] in (parent, segment.unit(parent, "ControlGroup"))
     assert host["LogConfig"]["Config"] == {"max-file": "3", "max-size": "1m"}
     assert host["Memory"] == host["MemorySwap"] == defaults["memory_mb"] * MIB
     assert host["CpuShares"] == defaults["cpu_shares"]

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from protocol_server.backends import Backend, Connections, Exit
@@ -24,7 +24,7 @@ from protocol_server.backends.rendezvous import (
     remove_directory,
     sandboxes_directory,
 )
-from protocol_server.cgroup import MemoryCounters, MemoryEvents, Usage, usage_of_process
+from protocol_server.cgroup import MemoryCounters, MemoryEvents, Usage, systemd_root, usage_of_process
 from protocol_server.config import Runtime, ServerConfig
 from protocol_server.errors import (
     SQLSTATE_SYSTEM_ERROR,
@@ -57,13 +57,13 @@ def container_name(sandbox: str) -> str:
     return f"plcontainer-{sandbox}"
 
 
-def cgroup_parent(config: ServerConfig, runtime: Runtime, driver: str) -> str:
-    """The parent of a sandbox's cgroup as Docker's cgroup driver wants it: a slice by its name, or a path."""
+def cgroup_parent(config: ServerConfig, runtime: Runtime, driver: str, root: PurePosixPath) -> str:
+    """The parent of a sandbox's cgroup as Docker's cgroup driver wants it: a slice's name, or its path below `root`."""
     parent, group = config.cgroup_parent, runtime.resource_group_id
     if not parent.endswith(".slice"):
         return parent
     path = slice_path(parent, group)
-    return path.name if driver == "systemd" else f"/{path}"
+    return path.name if driver == "systemd" else str(root / path)
 
 
 def _network(config: ServerConfig, runtime: Runtime) -> dict[str, Any]:
@@ -128,7 +128,7 @@ def container_config(config: ServerConfig, runtime: Runtime, sandbox: str, drive
             "DeviceRequests": [_device_request(request) for request in runtime.device_requests],
             # Empty: Docker's default.
             "Runtime": ISOLATION_RUNTIMES[runtime.isolation],
-            "CgroupParent": cgroup_parent(config, runtime, driver),
+            "CgroupParent": cgroup_parent(config, runtime, driver, systemd_root()),
             "LogConfig": _log_config(config, runtime),
             "RestartPolicy": {"Name": "no"},
         },

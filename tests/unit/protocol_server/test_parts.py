@@ -9,12 +9,12 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
 from protocol_server.backends import Exit
-from protocol_server.backends.docker import container_config
+from protocol_server.backends.docker import cgroup_parent, container_config
 from protocol_server.backends.docker_api import demultiplex
 from protocol_server.backends.exits import describe_exit
 from protocol_server.cgroup import (
@@ -24,6 +24,7 @@ from protocol_server.cgroup import (
     memory_directory,
     parse_memory_events,
     read_usage,
+    systemd_root,
 )
 from protocol_server.logs import Log
 from protocol_server.process import Watch, peer_of, start_time
@@ -111,9 +112,34 @@ def test_describe_exit(status: int | None, kill: bool, limit_hit: bool, expected
 )
 def test_parent_of_cgroups(tmp_path: Path, parent: str, group: str, driver: str, expected: str) -> None:
     config = server_config(tmp_path, cgroup_parent=parent, resource_groups=("reports",))
-    body = container_config(config, runtime("r", resource_group_id=group, cpuset="0-1"), "0123456789abcdef", driver)
-    assert body["HostConfig"]["CgroupParent"] == expected
-    assert body["HostConfig"]["CpusetCpus"] == "0-1"
+    one = runtime("r", resource_group_id=group, cpuset="0-1")
+    assert cgroup_parent(config, one, driver, PurePosixPath("/")) == expected
+    host = container_config(config, one, "0123456789abcdef", driver)["HostConfig"]
+    assert host["CgroupParent"].endswith(expected)
+    assert host["CpusetCpus"] == "0-1"
+
+
+def test_parent_of_cgroups_where_a_container_is_the_host(tmp_path: Path) -> None:
+    config = server_config(tmp_path, cgroup_parent="plcontainer.slice")
+    root = PurePosixPath("/docker/abc")
+    assert cgroup_parent(config, runtime("r"), "cgroupfs", root) == "/docker/abc/plcontainer.slice"
+    assert cgroup_parent(config, runtime("r"), "systemd", root) == "plcontainer.slice"
+
+
+@pytest.mark.parametrize(
+    ("groups", "expected"),
+    [
+        ("0::/init.scope\n", "/"),
+        ("4:memory:/docker/abc\n1:name=systemd:/docker/abc/init.scope\n0::/\n", "/docker/abc"),
+        # No systemd.
+        ("4:memory:/\n0::/docker/abc\n", "/"),
+        ("", "/"),
+    ],
+)
+def test_where_slices_begin(tmp_path: Path, groups: str, expected: str) -> None:
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / "cgroup").write_text(groups)
+    assert systemd_root(tmp_path) == PurePosixPath(expected)
 
 
 def test_a_network_is_for_runtimes_that_have_one(tmp_path: Path) -> None:
