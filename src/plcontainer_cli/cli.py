@@ -502,6 +502,6 @@ def doctor(host: Host, as_json: bool) -> None:
 
 def run(arguments: Sequence[str] | None = None) -> None:
     """The program; ends by SystemExit."""
-    # What is written is for this user's group at most; files for the server get their mode themselves.
-    os.umask(0o027)
+    # The server and its sandboxes, users of their own, read what is written; nothing of it is secret.
+    os.umask(0o022)
     main(args=list(arguments) if arguments is not None else None, prog_name="plcontainer")

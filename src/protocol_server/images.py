@@ -80,7 +80,10 @@ class ImageStore:
         Raises ImageError, and leaves the store as it was.
         """
         try:
-            self.directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+            if not self.directory.is_dir():
+                self.directory.mkdir(parents=True)
+                # Whatever the caller's umask is: sandboxes are another user's.
+                self.directory.chmod(0o755)
             with tarfile.open(archive) as tar:
                 return self._add(tar)
         except (OSError, tarfile.TarError, EOFError) as error:
@@ -255,7 +258,8 @@ class _Unpacker:
             try:
                 mode = path.lstat().st_mode
             except FileNotFoundError:
-                path.mkdir(mode=0o755)
+                path.mkdir()
+                path.chmod(0o755)
                 continue
             if not stat.S_ISDIR(mode):
                 raise ImageError(f"{name!r} passes through {path.relative_to(self._root)}, which is no directory")

@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import pwd
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ MIB: Final = 1024 * 1024
 _PERIOD_US: Final = 100_000
 #: bubblewrap itself: the process that waits, and the first process of the namespace.
 _OWN_PROCESSES: Final = 2
-#: What the server's unit makes on hosts with version 1, which delegates nothing by itself.
+#: What the server's unit makes in the server's own groups on hosts with version 1, which delegates nothing by itself.
 _DELEGATED: Final = "plcontainer"
 _CONTROLLERS: Final = ("memory", "pids", "cpu")
 #: Version 1 alone counts CPU time in a tree of its own, where that is not the controller cpu's.
@@ -169,7 +171,7 @@ def find_cgroups(parent: str, group: str = "", proc: Path = Path("/proc/self")) 
         below = path.relative_to(root) if path.is_relative_to(root) else PurePosixPath()
         directory = mount / (inside if inside is not None else below)
         # Where the server's own group is not its to change, there may be one that was made for it.
-        for candidate in (directory,) if inside is not None else (directory, mount / _DELEGATED):
+        for candidate in (directory,) if inside is not None else (directory, directory / _DELEGATED):
             if os.access(candidate, os.W_OK) and os.access(candidate / "cgroup.procs", os.W_OK):
                 parents[controller] = candidate
                 break
@@ -222,3 +224,22 @@ def _mounts(proc: Path) -> dict[str, tuple[PurePosixPath, Path]]:
             if controller in ("", *_CONTROLLERS, *_COUNTERS):
                 found.setdefault(controller, (PurePosixPath(before[3]), Path(before[4])))
     return found
+
+
+def delegate(user: str, proc: Path = Path("/proc/self")) -> None:
+    """Make groups of version 1 that `user` may fill, inside of those that this process is in. Needs root."""
+    account = pwd.getpwnam(user)
+    own, mounts = _own_paths(proc), _mounts(proc)
+    for controller in (*_CONTROLLERS, *_COUNTERS):
+        if controller not in mounts or controller not in own:
+            continue
+        root, mount = mounts[controller]
+        path = PurePosixPath(own[controller])
+        directory = mount / (path.relative_to(root) if path.is_relative_to(root) else PurePosixPath()) / _DELEGATED
+        directory.mkdir(exist_ok=True)
+        for place in (directory, directory / "cgroup.procs"):
+            os.chown(place, account.pw_uid, account.pw_gid)
+
+
+if __name__ == "__main__":
+    delegate(sys.argv[1])

@@ -81,6 +81,16 @@ def test_no_set_user_id_and_no_devices(tmp_path: Path) -> None:
     assert not (root / "dev/null").exists()
 
 
+def test_others_may_read_it_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        root = add(tmp_path, layer_of((entry("a/b", mode=0o644), b"x")))
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "images", root.parent, root.parent / "image.json", root, root / "a", root / "a/b"):
+        assert path.stat().st_mode & 0o044 == 0o044, path
+
+
 @pytest.mark.parametrize("name", ["../out", "a/../../out", "x/../y"])
 def test_names_that_lead_outside(tmp_path: Path, name: str) -> None:
     assert "leaves the image" in refused(tmp_path, archive_of([layer_of((entry(name), b"x"))], "a:1"))

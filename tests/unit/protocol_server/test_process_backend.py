@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import pwd
 from pathlib import Path, PurePosixPath
 
 import pytest
 
 from protocol_server.backends.output import Output
 from protocol_server.backends.process import _noted_pid
-from protocol_server.backends.process_cgroup import find_cgroups, slice_path
+from protocol_server.backends.process_cgroup import delegate, find_cgroups, slice_path
 from protocol_server.backends.process_command import (
     Host,
     MountPointError,
@@ -88,6 +89,17 @@ def test_version_1_where_nothing_is_delegated(tmp_path: Path) -> None:
     for name in ("memory", "pids"):
         (tmp_path / "cgroup" / name).chmod(0o555)
     assert find_cgroups("", proc=proc).missing == ("memory", "pids")
+
+
+def test_version_1_delegated(tmp_path: Path) -> None:
+    proc = version_1(tmp_path, "/host/server")
+    for name in ("memory", "pids", "cpu,cpuacct"):
+        made = tmp_path / "cgroup" / name / "host/server/plcontainer"
+        made.mkdir()
+        (made / "cgroup.procs").touch()
+        (made.parent / "cgroup.procs").unlink()
+    delegate(pwd.getpwuid(os.getuid()).pw_name, proc)
+    assert {path.name for path in find_cgroups("", proc=proc).parents.values()} == {"plcontainer"}
 
 
 def test_parent_that_is_not_there(tmp_path: Path) -> None:
