@@ -259,13 +259,54 @@ exact_fixed(plc_kind kind, PyObject *object, uint8_t *place)
 	}
 }
 
+/* Raises the error of an item that a sequence did not give, caused by the error that is set. */
+static void
+element_error(Py_ssize_t i)
+{
+	PyObject   *type;
+	PyObject   *value;
+	PyObject   *traceback;
+	PyObject   *index;
+
+	PyErr_Fetch(&type, &value, &traceback);
+	index = PyUnicode_FromFormat("%zd", i);
+	if (index == NULL)
+		PyErr_Clear();
+	PyErr_Restore(type, value, traceback);
+	conversion_error_of(ELEMENT_FAILED, index);
+	Py_XDECREF(index);
+}
+
+/* A list of the items of any sequence. */
+static PyObject *
+list_of(PyObject *sequence)
+{
+	Py_ssize_t	length = PySequence_Size(sequence);
+	PyObject   *list = length >= 0 ? PyList_New(length) : NULL;
+
+	if (list == NULL)
+		conversion_error(NO_LENGTH);
+	for (Py_ssize_t i = 0; list != NULL && i < length; i++)
+	{
+		PyObject   *item = PySequence_GetItem(sequence, i);
+
+		if (item == NULL)
+		{
+			element_error(i);
+			Py_DECREF(list);
+			return NULL;
+		}
+		PyList_SetItem(list, i, item);
+	}
+	return list;
+}
+
 /* The list or tuple of an array result's items: a new reference. */
 static PyObject *
 as_sequence(PyObject *object)
 {
 	PyObject   *source = object;
-	PyObject   *list = NULL;
-	Py_ssize_t	length;
+	PyObject   *list;
 
 	Py_INCREF(source);
 	if (PyList_CheckExact(source) || PyTuple_CheckExact(source))
@@ -286,22 +327,8 @@ as_sequence(PyObject *object)
 		conversion_error(NOT_A_SEQUENCE);
 		return NULL;
 	}
-	length = PySequence_Size(source);
-	if (length >= 0)
-		list = PyList_New(length);
-	for (Py_ssize_t i = 0; list != NULL && i < length; i++)
-	{
-		PyObject   *item = PySequence_GetItem(source, i);
-
-		if (item == NULL || PyList_SetItem(list, i, item) < 0)
-		{
-			Py_DECREF(list);
-			list = NULL;
-		}
-	}
+	list = list_of(source);
 	Py_DECREF(source);
-	if (list == NULL)
-		conversion_error(NO_LENGTH);
 	return list;
 }
 

@@ -46,6 +46,7 @@ MALFORMED_RECORD = 15
 NOT_ITERABLE = 16
 ITERATION_FAILED = 17
 PROCEDURE_NOT_VOID = 18
+ELEMENT_FAILED = 19
 
 _USE_TUPLES = (
     "To return a composite type in an array, return the composite type as a Python tuple, e.g., \"[('foo',)]\"."
@@ -102,6 +103,7 @@ _REASONS = {
     ),
     ITERATION_FAILED: _Reason("38000", "error fetching next item from iterator", context=None),
     PROCEDURE_NOT_VOID: _Reason("42804", "PL/Container procedure did not return None", context=None),
+    ELEMENT_FAILED: _Reason("38000", "could not get element %s from sequence"),
 }
 
 
@@ -369,9 +371,17 @@ def _sequence(value: Any) -> Sequence[Any]:
     if isinstance(value, dict) or not hasattr(type(value), "__getitem__"):
         fail(NOT_A_SEQUENCE)
     try:
-        return [value[i] for i in range(len(value))]
+        length = len(value)
     except Exception as error:
         fail(NO_LENGTH, error)
+    return [_element(value, i) for i in range(length)]
+
+
+def _element(sequence: Any, i: int) -> Any:
+    try:
+        return sequence[i]
+    except Exception as error:
+        fail(ELEMENT_FAILED, error, str(i))
 
 
 class _Flattener:
