@@ -35,8 +35,19 @@ def runtime_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return directory / "usr" / "lib" / "caisson" / "runtime_r"
     for part in (SOURCE / "runtime_r").glob("*.R"):
         shutil.copy(part, directory)
-    flags = ("-shared", "-fPIC", "-fvisibility=hidden", "-O2", "-g", "-std=gnu11", "-Wall", "-Wextra", "-Werror")
+    flags: tuple[str, ...] = (
+        "-shared",
+        "-fPIC",
+        "-fvisibility=hidden",
+        "-O2",
+        "-g",
+        "-std=gnu11",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+    )
     sources = [*sorted((SOURCE / "runtime_r").glob("*.c")), SOURCE / "protocol" / "plc_protocol.c"]
+    flags = (*flags, *os.environ.get("CFLAGS", "").split())
     subprocess.run(
         ["gcc", *flags, "-I/usr/share/R/include", "-o", str(directory / "plc_r.so"), *map(str, sources)], check=True
     )
