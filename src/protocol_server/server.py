@@ -48,6 +48,7 @@ _LINGER_S: Final = 60.0
 _RECONCILE_INTERVAL_S: Final = 60.0
 _SHUTDOWN_S: Final = 5.0
 _IDLE_LOOK_S: Final = 1.0
+_IDLE_LOOK_MOST_S: Final = 10.0
 
 
 class ServerError(Exception):
@@ -532,7 +533,9 @@ class Server(Operations):
     async def _take_idle_leases_back(self) -> None:
         while True:
             limit_s = self._config.server.lease_idle_s
-            await asyncio.sleep(max(_IDLE_LOOK_S, limit_s / 10))
+            # A reload may lower the limit meanwhile.
+            pause_s = max(_IDLE_LOOK_S, limit_s / 10) if limit_s else _IDLE_LOOK_MOST_S
+            await asyncio.sleep(min(pause_s, _IDLE_LOOK_MOST_S))
             if limit_s > 0:
                 self._take_back(limit_s)
 
