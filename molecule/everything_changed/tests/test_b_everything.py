@@ -251,6 +251,20 @@ def test_a_runtime_of_its_own_kind(segment: SegmentHost, options: Options, sessi
     assert limits["nofile"] == runtime["nofile"]
 
 
+def test_a_runtime_with_a_kernel_of_its_own(segment: SegmentHost, session: Session) -> None:
+    release = "import os\nreturn os.uname().release"
+    assert function(session, "apart", release) != segment.run("uname", "-r").strip()
+    assert function(session, "narrow", release) == segment.run("uname", "-r").strip()
+
+
+def test_the_command(segment: SegmentHost) -> None:
+    rows = json.loads(segment.run("plcontainer", "runtime-show", "--json"))
+    assert {row["id"]: row["source"] for row in rows} == {"narrow": "site", "wide": "site", "apart": "site"}
+    assert json.loads(segment.run("plcontainer", "runtime-verify", "--json"))["drift"] == []
+    checks = json.loads(segment.run("plcontainer", "doctor", "--json"))
+    assert {check["name"]: check["state"] for check in checks if check["state"] == "failed"} == {}
+
+
 def function_of_nobody(session: Session, body: str) -> str:
     """Create g() of the runtime for analysts, let everybody call it, and return what a stranger gets."""
     session.run("DROP ROLE IF EXISTS stranger")
