@@ -641,7 +641,7 @@ def _drained() -> LeaseError:
         SQLSTATE_CANNOT_CONNECT_NOW,
         "this host is drained: it gives no sandboxes to new sessions",
         detail="Sessions that have one go on.",
-        hint="Try again later, or on another host. `plcontainer undrain` ends it.",
+        hint="Try again later, or on another host. `plcontainer drain --off` ends it.",
     )
 
 

@@ -120,7 +120,7 @@ class Server(Operations):
         await self._open_control(control)
         if self._drain_file.exists():
             self._sandboxes.drain()
-            self._log.warning("still_draining", hint="plcontainer undrain")
+            self._log.warning("still_draining", hint="plcontainer drain --off")
         self._adopt_leases(await asyncio.to_thread(self._store.load))
         await self._backend.open()
         for work in (

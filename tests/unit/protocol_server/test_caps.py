@@ -172,7 +172,7 @@ def test_drain_and_undrain(tmp_path: Path) -> None:
         with pytest.raises(LeaseError, match="drained") as caught:
             await waiting
         assert caught.value.sqlstate == "57P03"
-        assert "undrain" in caught.value.hint
+        assert "drain --off" in caught.value.hint
         with pytest.raises(LeaseError, match="drained"):
             await world.sandboxes.acquire("r", "bob")
         await until(lambda: len(world.sandboxes) == 1, "only the lease is left")
