@@ -49,7 +49,7 @@ character_length(const unsigned char *text, size_t left)
 	return code < least[length] || code > 0x10FFFF || (code >= 0xD800 && code < 0xE000) ? 0 : length;
 }
 
-static bool
+bool
 is_text(plc_span span)
 {
 	const unsigned char *text = (const unsigned char *) span.data;

@@ -181,6 +181,17 @@ store_fixed(uint8_t *place, plc_kind kind, SEXP vector, R_xlen_t at)
 
 /* --- text ------------------------------------------------------------------------------ */
 
+/* R's own translation would put <ff> for a byte that is no text. */
+const char *
+utf8_of(SEXP string)
+{
+	const char *text = Rf_getCharCE(string) == CE_LATIN1 ? Rf_translateCharUTF8(string) : R_CHAR(string);
+
+	if (!is_text((plc_span) {text, (uint32_t) strlen(text)}))
+		fail("22021", "string of R's is not valid UTF-8");
+	return text;
+}
+
 /* The text of an element, valid until the caller's next use of `number`. */
 static const char *
 text_of(SEXP vector, R_xlen_t at, char *number)
@@ -188,7 +199,7 @@ text_of(SEXP vector, R_xlen_t at, char *number)
 	switch (TYPEOF(vector))
 	{
 		case STRSXP:
-			return Rf_translateCharUTF8(STRING_ELT(vector, at));
+			return utf8_of(STRING_ELT(vector, at));
 		case LGLSXP:
 			return LOGICAL(vector)[at] ? "TRUE" : "FALSE";
 		case INTSXP:

@@ -127,6 +127,8 @@ extern bool is_canceled(void);
 
 /* --- decode.c: values to R ------------------------------------------------------ */
 
+/* Whether bytes are UTF-8 without NUL. */
+extern bool is_text(plc_span span);
 /* A `str` that is valid UTF-8 without NUL, and R's string of one. */
 extern plc_span read_text(plc_reader *reader);
 extern SEXP text_string(plc_span span);
@@ -141,6 +143,8 @@ extern SEXP make_frame(const type *row_type, SEXP columns, R_xlen_t rows);
 
 /* --- encode.c: values from R ------------------------------------------------------ */
 
+/* The text of one of R's strings; an error if it has none. Valid as long as the string, or until the .Call's end. */
+extern const char *utf8_of(SEXP string);
 extern void encode_value(plc_writer *writer, const type *declared, SEXP value);
 extern void encode_cell(plc_writer *writer, const type *declared, SEXP column, R_xlen_t row);
 extern void encode_row(plc_writer *writer, const type *declared, SEXP columns, R_xlen_t row);

@@ -124,7 +124,7 @@ end_answer(plc_reader *answer)
 static void
 write_string(plc_writer *writer, SEXP string)
 {
-	const char *text = Rf_translateCharUTF8(STRING_ELT(string, 0));
+	const char *text = utf8_of(STRING_ELT(string, 0));
 
 	plc_write_str(writer, text, strlen(text));
 }
@@ -307,7 +307,7 @@ r_prepare(SEXP query, SEXP types)
 	plc_write_u32(&writer, (uint32_t) XLENGTH(types));
 	for (R_xlen_t i = 0; i < XLENGTH(types); i++)
 	{
-		const char *name = Rf_translateCharUTF8(STRING_ELT(types, i));
+		const char *name = utf8_of(STRING_ELT(types, i));
 
 		plc_write_str(&writer, name, strlen(name));
 	}

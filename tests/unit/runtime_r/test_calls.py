@@ -168,6 +168,16 @@ def test_text_is_utf8(sandbox: Sandbox) -> None:
 
 
 @pytest.mark.parametrize(
+    "source", ["'\\xff'", "y <- '\\xff'; Encoding(y) <- 'UTF-8'; y", "y <- '\\xff'; Encoding(y) <- 'bytes'; y"]
+)
+def test_bytes_that_are_no_text_are_an_error(source: str, sandbox: Sandbox) -> None:
+    for declared in (TEXT, array(TEXT), PAIR):
+        with pytest.raises(CallError) as caught:
+            sandbox.run(source if declared is not PAIR else f"list(1, {{ {source} }})", declared)
+        assert caught.value.sqlstate == "22021"
+
+
+@pytest.mark.parametrize(
     ("source", "declared", "sent"),
     [
         ("factor(c('b', 'a'))", TEXT, "b"),
