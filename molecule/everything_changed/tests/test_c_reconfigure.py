@@ -72,6 +72,20 @@ def test_a_reload_is_enough(segment: SegmentHost, options: Options) -> None:
     assert "144" in segment.run("cat", "/etc/plcontainer/runtimes.yml")
 
 
+def test_what_was_changed_on_a_host_is_reported_and_left(segment: SegmentHost) -> None:
+    image = json.loads(segment.run("plcontainer", "runtime-show", "--json"))[0]["image"]
+    segment.run("plcontainer", "runtime-add", "-r", "mine", "-i", image, "-l", "python")
+    try:
+        said = " ".join(change().split())
+        assert "keeps changes of its own" in said
+        assert "runtime mine was added" in said
+        rows = json.loads(segment.run("plcontainer", "runtime-show", "--json"))
+        assert {row["id"]: row["source"] for row in rows}["mine"] == "local"
+    finally:
+        segment.run("plcontainer", "runtime-verify", "--repair", "--yes")
+    assert "keeps changes of its own" not in change()
+
+
 def test_what_needs_a_restart_gets_one_and_containers_live_on(segment: SegmentHost, sleeper: str) -> None:
     before, container = processes(segment), segment.inspect(sleeper)["State"]["Pid"]
     change(
