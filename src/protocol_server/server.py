@@ -252,6 +252,8 @@ class Server(Operations):
                     await send(sock, codec.encode_answer(call_id, json.dumps(await self._answer(request))))
                     return
                 if isinstance(request, codec.LeaseRequest):
+                    # Whoever is refused is on record, too.
+                    log = log.bind(runtime=request.runtime[:64], role=request.role, database=request.database)
                     held = self._grant(sock, peer, call_id, request, log)
                 else:
                     held = self._reclaim(sock, peer, call_id, request, log)

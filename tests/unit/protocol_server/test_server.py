@@ -191,6 +191,8 @@ def test_roles_of_a_runtime(directory: Path) -> None:
     async def test(world: World) -> None:
         fields = await world.refused(runtime="r", role="alice", member_of=("staff",))
         assert (fields["C"], fields["M"]) == ("42501", 'role "alice" may not use runtime "r"')
+        (refusal,) = world.lines.events("request_refused")
+        assert (refusal["role"], refusal["runtime"], refusal["sqlstate"]) == ("alice", "r", "42501")
         (await world.lease(runtime="r", role="analyst")).close()
         (await world.lease(runtime="r", role="alice", member_of=("staff", "analyst"))).close()
 
