@@ -23,6 +23,8 @@ class Suite:
     subtree: str
     """The folder that holds Makefile, sql and expected."""
     language: Language
+    may_be_absent: bool = False
+    """Not every mirror has its source."""
 
 
 PLPYTHON = Suite(
@@ -31,7 +33,8 @@ PLPYTHON = Suite(
     "src/pl/plpython",
     Language(("plpython3u",), "PL/Python", "plc_python_shared"),
 )
-SUITES = {suite.name: suite for suite in (PLPYTHON,)}
+PLR = Suite("plr", lambda _: "plr", ".", Language(("plr",), "PL/R", "plc_r_shared"), may_be_absent=True)
+SUITES = {suite.name: suite for suite in (PLPYTHON, PLR)}
 
 
 def postgresql_of(release: str) -> int:

@@ -98,6 +98,10 @@ class Swap:
         self._uses = re.compile(rf"\bLANGUAGE\s+'?(?:{names})\b", re.IGNORECASE)
         self._named = re.compile(rf"\b(?:{names})\b")
         self._nested = re.compile(rf"(?P<context>^SQL statement \")?\bDO LANGUAGE (?:{names}) \$\w+\$", re.MULTILINE)
+        self._inner = re.compile(
+            rf"\bAS\s*\$\w*\$(?=[ \t]*\n(?:(?!\$\w*\$).)*\$\w*\$\s*LANGUAGE\s+'?(?:{names})\b)",
+            re.IGNORECASE | re.DOTALL,
+        )
         self._line = f"# container: {language.runtime}"
 
     def script(self, sql: str) -> str:
@@ -133,7 +137,9 @@ class Swap:
             return statement.text, head[1] if head else "", False
         for literal in statement.literals:
             if _BODY_FOLLOWS.search(literal.before) if head else not _LANGUAGE_FOLLOWS.search(literal.before):
-                before, body = statement.text[: literal.start], statement.text[literal.start :]
+                before = statement.text[: literal.start]
+                # a body may create functions, too
+                body = self._inner.sub(lambda match: match[0] + self._line, statement.text[literal.start :])
                 if re.match(r"[ \t]*\n", body):
                     return before + self._line + body, name, False
                 return f"{before}{self._line}\n{body}", name, True

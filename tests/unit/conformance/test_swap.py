@@ -61,3 +61,11 @@ def test_a_statement_within_a_body() -> None:
     output = Swap(LANGUAGE).output(sql, sql + 'SQL statement "DO LANGUAGE plother $x$ b $x$"\n')
     assert nested in output
     assert 'SQL statement "DO LANGUAGE plcontainer $x$# container: the_runtime\n b $x$"\n' in output
+
+
+def test_a_function_that_creates_one() -> None:
+    inner = 'run("CREATE FUNCTION g() RETURNS int AS $${}\nb\n$$ LANGUAGE {}")'
+    sql = f"CREATE FUNCTION f() RETURNS int AS $x$\n{inner.format('', 'plother')}\n$x$ LANGUAGE plother;\n"
+    assert inner.format("# container: the_runtime", "plcontainer") in script(sql)
+    assert script(sql).count("# container") == 2
+    assert script(sql.replace("$$ LANGUAGE plother", "$$ LANGUAGE sql")).count("# container") == 1
