@@ -18,8 +18,14 @@ FILES = {
     "backends": "tests/integration/protocol_server/backends/test_acceptance.py",
     "attacks": "tests/integration/protocol_server/backends/test_attacks.py",
     "control": "tests/unit/protocol_server/test_control.py",
-    "errors": "src/plcontainer/sql/errors.sql",
+    "conformance": "molecule/default/tests/test_conformance.py",
+    "fuzz": "tests/integration/fuzz/test_fuzz.py",
 }
+REGRESSION = ROOT / "src/plcontainer/sql"
+
+
+def file_of(name: str) -> Path:
+    return ROOT / FILES[name] if name in FILES else REGRESSION / f"{name}.sql"
 
 
 def named() -> set[tuple[str, str]]:
@@ -30,8 +36,8 @@ def named() -> set[tuple[str, str]]:
 def test_every_proof_exists() -> None:
     assert named()
     for file, name in named():
-        text = (ROOT / FILES[file]).read_text(encoding="utf-8")
-        assert re.search(rf"^(def|CREATE FUNCTION) {name}\(", text, re.MULTILINE), f"{file}:{name}"
+        text = file_of(file).read_text(encoding="utf-8")
+        assert re.search(rf"^(def|CREATE FUNCTION|CREATE PROCEDURE) {name}\(", text, re.MULTILINE), f"{file}:{name}"
 
 
 def test_every_numbered_fault_is_promised() -> None:

@@ -161,5 +161,20 @@ CREATE FUNCTION nothing() RETURNS SETOF int LANGUAGE plcontainer AS $$
 return []
 $$;
 SELECT count(*) FROM nothing();
+-- Ten million rows cost the sandbox little memory: it makes them as they are read.
+CREATE FUNCTION ten_million() RETURNS SETOF int LANGUAGE plcontainer AS $$
+# container: plc_python_shared
+return range(10000000)
+$$;
+CREATE FUNCTION memory(field text) RETURNS int LANGUAGE plcontainer AS $$
+# container: plc_python_shared
+lines = open("/proc/self/status").read().splitlines()
+return next(int(line.split()[1]) for line in lines if line.startswith(field))
+$$;
+\c -
+SET search_path = plc_sets;
+SELECT memory('VmRSS') AS idle \gset
+SELECT count(*), sum(n) FROM (SELECT ten_million() AS n) s;
+SELECT memory('VmHWM') - :idle < 64 * 1024 AS little;
 SET client_min_messages = warning;
 DROP SCHEMA plc_sets CASCADE;
