@@ -55,22 +55,28 @@ def runtime_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def command(runtime_directory: Path) -> Callable[[Path], list[str]]:
-    """What starts a sandbox whose socket is in a directory."""
+def command(runtime_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Path], list[str]]]:
+    """What starts a sandbox whose socket is in a directory: a process in a container that all of them share."""
     if ON_HOST:
-        return lambda _scratch: ["Rscript", "--vanilla", str(runtime_directory / "main.R")]
+        yield lambda _scratch: ["Rscript", "--vanilla", str(runtime_directory / "main.R")]
+        return
     image = build_image("plr", image_releases("plr")[-1], say=print)
     image.load()
-
-    def in_image(scratch: Path) -> list[str]:
-        return [
-            *("docker", "run", "--rm", "--network", "none", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"),
-            *("--user", f"{os.getuid()}:{os.getgid()}", "--env", f"PLC_SOCKET={scratch}/sandbox.sock"),
-            *("--volume", f"{scratch}:{scratch}", "--volume", f"{runtime_directory}:/opt/caisson/runtime_r:ro"),
-            *(image.tag, "Rscript", "--vanilla", "/opt/caisson/runtime_r/main.R"),
+    base = tmp_path_factory.getbasetemp()
+    arguments = [
+        *("--rm", "--detach", "--network", "none", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"),
+        *("--user", f"{os.getuid()}:{os.getgid()}", "--volume", f"{base}:{base}"),
+        *("--volume", f"{runtime_directory}:/opt/caisson/runtime_r:ro", image.tag, "sleep", "infinity"),
+    ]
+    started = subprocess.run(["docker", "run", *arguments], check=True, capture_output=True, text=True)
+    container = started.stdout.strip()
+    try:
+        yield lambda scratch: [
+            *("docker", "exec", "--env", f"PLC_SOCKET={scratch}/sandbox.sock", container),
+            *("Rscript", "--vanilla", "/opt/caisson/runtime_r/main.R"),
         ]
-
-    return in_image
+    finally:
+        subprocess.run(["docker", "rm", "--force", container], check=True, capture_output=True)
 
 
 @pytest.fixture(scope="session")

@@ -162,7 +162,7 @@ def cancelled(sandbox: Sandbox, source: str) -> float:
         "repeat tryCatch(Sys.sleep(100), error = function(e) NULL, interrupt = function(e) NULL)",
         "repeat try(stop('x'), silent = TRUE)",
         "tryCatch(repeat {}, finally = repeat {})",
-        "sapply(1:1e9, function(i) i)",
+        "lapply(1:3, function(i) repeat i)",
     ],
 )
 def test_cancel(source: str, sandbox: Sandbox) -> None:
