@@ -54,6 +54,11 @@ sha256:
   description: Digest of the package, hexadecimal.
   type: str
   returned: when available
+depends:
+  description: Names of the packages that it needs.
+  type: list
+  elements: str
+  returned: when available
 notes:
   description: What the build had to say, such as that the mirror has newer packages than those recorded.
   type: list

@@ -34,6 +34,10 @@ ansible_facts:
     installed:
       description: Version of each package that is installed, by its name.
       type: dict
+    unfinished:
+      description: Names of packages whose installation was interrupted.
+      type: list
+      elements: str
 """
 
 import shlex
@@ -41,6 +45,8 @@ import subprocess
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+
+UNFINISHED = ("half-installed", "unpacked", "half-configured", "triggers-awaited", "triggers-pending")
 
 
 def system(os_release: str) -> tuple[str, str]:
@@ -59,6 +65,12 @@ def installed(listing: str) -> dict[str, str]:
     return {row[1]: row[2] for row in rows if len(row) == 3 and row[0] == "installed"}
 
 
+def unfinished(listing: str) -> list[str]:
+    """Return the packages that dpkg was busy with when it was interrupted, from the same lines."""
+    rows = [line.split(" ") for line in listing.splitlines()]
+    return [row[1] for row in rows if row[0] in UNFINISHED]
+
+
 def main() -> None:
     """Run as an Ansible module."""
     module = AnsibleModule(argument_spec={}, supports_check_mode=True)
@@ -72,6 +84,7 @@ def main() -> None:
         "distribution": distribution,
         "distribution_major_version": release,
         "installed": installed(listing),
+        "unfinished": unfinished(listing),
     }
     module.exit_json(changed=False, ansible_facts=facts)
 

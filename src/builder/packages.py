@@ -32,6 +32,8 @@ class BuiltPackage:
     version: str
     deb: Path
     sha256: str
+    depends: list[str]
+    """The names of the packages that it needs."""
     artefacts: dict[str, str]
     """Name -> path of a file that tests want beside the package, such as pg_regress."""
     changed: bool
@@ -122,6 +124,7 @@ def _build(package: Package, image: str) -> BuiltPackage:
             version=version,
             deb=Path(deb.name),
             sha256=cache.file_digest(deb),
+            depends=[item.split()[0] for item in package.depends],
             artefacts={},
             changed=True,
         )

@@ -183,8 +183,9 @@ reserve_input(plc_buffers *buffers, size_t length)
 }
 
 /*
- * Receives until `length` bytes are unread. With a deadline it gives up there and
- * looks after nothing else; without one (0) it serves interrupts and the lease.
+ * Receives until `length` bytes are unread. With a deadline it gives up there and, but
+ * for a greeting, looks after nothing else; without one (0) it serves interrupts and
+ * the lease.
  */
 static receipt
 fill_input(plc_lease *lease, size_t length, TimestampTz deadline)
@@ -204,6 +205,8 @@ fill_input(plc_lease *lease, size_t length, TimestampTz deadline)
 			struct pollfd poller = {lease->data, POLLIN, 0};
 			long		left = TimestampDifferenceMilliseconds(GetCurrentTimestamp(), deadline);
 
+			if (lease->is_greeting)
+				CHECK_FOR_INTERRUPTS();
 			if (left <= 0 || poll(&poller, 1, (int) left) <= 0)
 			{
 				if (left <= 0)
@@ -404,6 +407,7 @@ plc_channel_handshake(plc_lease *lease)
 	plc_writer_reset(out);
 	lease->max_frame = PLC_MAX_FRAME_HANDSHAKE;
 	lease->spin = (plc_spin) {.budget_us = (uint32) plc_spin_us};
+	lease->is_greeting = true;
 	plc_frame_begin(out, ++lease->call_id, PLC_PING, 0);
 	plc_write_u32(out, PLC_MAGIC);
 	plc_write_u16(out, PLC_VERSION);
@@ -468,6 +472,7 @@ plc_channel_handshake(plc_lease *lease)
 	snprintf(lease->codec, sizeof(lease->codec), "%s",
 			 codec.length == 1 && codec.data[0] == 'c' ? "c" : "python");
 	lease->max_frame = Min(max_frame, peer_max_frame);
+	lease->is_greeting = false;
 }
 
 static void

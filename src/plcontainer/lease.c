@@ -536,7 +536,7 @@ plc_lease_close(plc_lease *lease)
 	list_free(lease->ended_sets);
 	lease->ended_sets = NIL;
 	plc_spi_free_plans(lease);
-	lease->sending = false;
+	lease->sending = lease->is_greeting = false;
 	lease->buffers.in_start = lease->buffers.in_end = 0;
 	lease->token[0] = '\0';
 }

@@ -151,6 +151,7 @@ typedef struct plc_lease
 	uint32		call_id;		/* of the latest call */
 	struct plc_call *call;		/* the innermost one that runs, NULL: the sandbox is idle */
 	int			reading;		/* how many readers look at the received bytes */
+	bool		is_greeting;	/* its sandbox has not answered the first Ping yet */
 	bool		sending;		/* what was written is not yet sent whole */
 	uint64		calls;
 	Bitmapset  *registered;		/* function ids the sandbox knows, */

@@ -23,6 +23,9 @@
 #include "utils/portal.h"
 #include "utils/resowner.h"
 
+/* Each costs some 8 kB here, and the sandbox nothing. */
+#define SUBTRANSACTIONS_MAX 1000
+
 /* Rows are sent in messages of about this size. */
 #define BATCH_SIZE (256 * 1024)
 
@@ -586,15 +589,20 @@ end_transaction(plc_request *request)
 static void
 begin_subtransaction(plc_call *call)
 {
-	MemoryContext caller = MemoryContextSwitchTo(TopMemoryContext);
-	plc_subtransaction *begun = palloc(sizeof(plc_subtransaction));
+	plc_subtransaction before = {.context = CurrentMemoryContext, .owner = CurrentResourceOwner};
+	plc_subtransaction *begun;
 
-	begun->context = caller;
-	begun->owner = CurrentResourceOwner;
-	call->subtransactions = lcons(begun, call->subtransactions);
-	MemoryContextSwitchTo(caller);
+	if (list_length(call->subtransactions) >= SUBTRANSACTIONS_MAX)
+		ereport(ERROR,
+				(errcode(ERRCODE_CONFIGURATION_LIMIT_EXCEEDED),
+				 errmsg("too many subtransactions in one another"),
+				 errdetail("The limit is %d.", SUBTRANSACTIONS_MAX)));
 	BeginInternalSubTransaction(NULL);
-	MemoryContextSwitchTo(caller);
+	MemoryContextSwitchTo(TopMemoryContext);
+	begun = palloc(sizeof(plc_subtransaction));
+	*begun = before;
+	call->subtransactions = lcons(begun, call->subtransactions);
+	MemoryContextSwitchTo(before.context);
 }
 
 /* Takes the innermost subtransaction off the list, to make current what was before it. */

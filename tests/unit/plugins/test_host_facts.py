@@ -21,3 +21,8 @@ def test_the_system_has_the_names_that_ansible_gives_it(text: str, system: tuple
 def test_only_what_is_installed_counts() -> None:
     listing = "installed runc 1.1.5+ds1-1\nconfig-files docker.io 26.1.5\nnot-installed x \ninstalled libc6 2.41-12\n"
     assert host_facts.installed(listing) == {"runc": "1.1.5+ds1-1", "libc6": "2.41-12"}
+
+
+def test_what_an_interrupted_installation_left() -> None:
+    listing = "installed runc 1\nunpacked docker.io 26\nhalf-configured x 1\nconfig-files y 2\nhalf-installed z \n"
+    assert host_facts.unfinished(listing) == ["docker.io", "x", "z"]
