@@ -21,6 +21,7 @@
 #include "utils/rel.h"
 #include "utils/resowner.h"
 #include "utils/tuplestore.h"
+#include "windowapi.h"
 
 /* A sandbox begins with 64 rows; batches then grow up to these. */
 #define FIRST_ROWS 64
@@ -747,6 +748,18 @@ call_event_trigger(plc_function *function, FunctionCallInfo fcinfo)
 
 /* --- the way in ------------------------------------------------------------------------------ */
 
+/* A window function has the arguments of the current row in its window, not with the call. */
+static void
+fetch_window_arguments(FunctionCallInfo fcinfo)
+{
+	WindowObject window = PG_WINDOW_OBJECT();
+
+	if (!WindowObjectIsValid(window))
+		return;
+	for (int i = 0; i < PG_NARGS(); i++)
+		fcinfo->args[i].value = WinGetFuncArgCurrent(window, i, &fcinfo->args[i].isnull);
+}
+
 Datum
 plc_call_function(FunctionCallInfo fcinfo)
 {
@@ -754,6 +767,7 @@ plc_call_function(FunctionCallInfo fcinfo)
 	plc_function *function;
 
 	check_stack_depth();
+	fetch_window_arguments(fcinfo);
 	function = plc_function_get(fcinfo, &set);
 	if ((function->flags & (PLC_FUNCTION_SET | PLC_FUNCTION_TRIGGER | PLC_FUNCTION_EVENT_TRIGGER)) == 0)
 		return call_plainly(function, fcinfo);

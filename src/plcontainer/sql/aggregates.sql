@@ -69,12 +69,14 @@ CREATE AGGREGATE fails(int) (SFUNC = fails_at, STYPE = int, INITCOND = '0');
 SELECT fails(i) FROM sample;
 \set VERBOSITY default
 SELECT fails(i) FROM sample WHERE i < 3;
--- As a window function a language can't be it: CREATE says so, or calling does.
-CREATE FUNCTION own_rank() RETURNS int LANGUAGE plcontainer WINDOW AS $$
+-- A window function gets the arguments of each row.
+CREATE FUNCTION tenfold(v int, OUT once int, OUT ten int) LANGUAGE plcontainer WINDOW AS $$
 # container: plc_python_shared
-return 1
+return v, None if v is None else v * 10
 $$;
-SELECT own_rank() OVER () FROM sample LIMIT 1;
+SELECT i, row_to_json(tenfold(i) OVER (ORDER BY i DESC)) FROM sample WHERE i < 4 ORDER BY i;
+SELECT tenfold(NULL) OVER () FROM sample LIMIT 1;
+SELECT tenfold(1);
 -- In an index, a check, a default, a generated column.
 CREATE FUNCTION norm(v text) RETURNS text IMMUTABLE LANGUAGE plcontainer AS $$
 # container: plc_python_shared
