@@ -75,13 +75,21 @@ class Sandbox:
             self.connections = None
 
 
+class _Waiter(asyncio.Future[Sandbox]):
+    """Someone who waits for a sandbox; `since` puts those of all pools in order."""
+
+    def __init__(self) -> None:
+        super().__init__(loop=asyncio.get_running_loop())
+        self.since = time.monotonic()
+
+
 class _Pool:
     """The warm sandboxes of one runtime, and who waits for one."""
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         self.ready: deque[Sandbox] = deque()
-        self.waiters: deque[asyncio.Future[Sandbox]] = deque()
+        self.waiters: deque[_Waiter] = deque()
         self.starting = 0
         self.target = runtime.pool.min
         self.last_lease = time.monotonic()
@@ -200,7 +208,7 @@ class Sandboxes:
         return await self._wait(pool), False
 
     async def _wait(self, pool: _Pool) -> Sandbox:
-        future: asyncio.Future[Sandbox] = asyncio.get_running_loop().create_future()
+        future = _Waiter()
         pool.waiters.append(future)
         self._pump()
         try:
@@ -213,7 +221,7 @@ class Sandboxes:
                 self._give_back(future.result())
             raise
 
-    async def _wait_bounded(self, pool: _Pool, future: asyncio.Future[Sandbox]) -> None:
+    async def _wait_bounded(self, pool: _Pool, future: _Waiter) -> None:
         """Return once `future` is done. Raises LeaseError when the queue is full or the wait was too long."""
         limit = self._config
         full = self._full() or self._capped(pool)
@@ -429,9 +437,8 @@ class Sandboxes:
             while len(pool.ready) > (0 if self._draining else pool.runtime.pool.max):
                 self.retire(pool.ready[-1], "drained" if self._draining else "pool is full")
         # Whoever waits comes before the pools.
-        for pool in sorted(self._pools.values(), key=lambda pool: -pool.unserved):
-            while pool.unserved and self._starts < self._config.start_concurrency and self._make_room(pool):
-                self._start(pool)
+        while self._starts < self._config.start_concurrency and (next_pool := self._longest_waiting()) is not None:
+            self._start(next_pool)
         waiting = any(pool.unserved and not self._capped(pool) for pool in self._pools.values())
         if waiting or self._draining or not self._backend.available:
             return
@@ -446,6 +453,13 @@ class Sandboxes:
             while len(pool.ready) + spare < pool.target and self._starts < places and self._has_room(pool):
                 self._start(pool)
                 spare += 1
+
+    def _longest_waiting(self) -> _Pool | None:
+        """The pool that may start a sandbox for whoever waits longest without one on its way."""
+        waiting = [pool for pool in self._pools.values() if pool.unserved]
+        # Not by their number: a busy runtime would keep another one's few from ever being served.
+        waiting.sort(key=lambda pool: pool.waiters[pool.starting].since)
+        return next((pool for pool in waiting if self._make_room(pool)), None)
 
     def _full(self) -> bool:
         return len(self._all) >= self._config.max_sandboxes

@@ -128,6 +128,19 @@ def test_cap_and_full_queue(tmp_path: Path) -> None:
     run(tmp_path, test, runtime("r"), max_sandboxes=2, queue_length=2)
 
 
+def test_a_busy_runtime_does_not_keep_others_waiting(tmp_path: Path) -> None:
+    async def test(world: World) -> None:
+        await world.warm(0)
+        world.backend.gate.clear()
+        waiting = [asyncio.create_task(world.sandboxes.acquire(name, "alice")) for name in "aaabaaa"]
+        await until(lambda: world.sandboxes.waiting == 7)
+        world.backend.gate.set()
+        await asyncio.gather(*waiting)
+        assert world.backend.start_calls == list("aaabaaa")
+
+    run(tmp_path, test, runtime("a"), runtime("b"), start_concurrency=1)
+
+
 def test_queue_times_out(tmp_path: Path) -> None:
     async def test(world: World) -> None:
         await world.warm(0)
