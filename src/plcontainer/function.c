@@ -239,12 +239,6 @@ check_signature(HeapTuple procedure)
 {
 	Form_pg_proc form = (Form_pg_proc) GETSTRUCT(procedure);
 
-	/* Their arguments come in a way of their own; they would all seem to be NULL. */
-	if (form->prokind == PROKIND_WINDOW)
-		ereport(ERROR,
-				(errcode(ERRCODE_FEATURE_NOT_SUPPORTED),
-				 errmsg("PL/Container functions cannot be window functions"),
-				 errhint("A function or an aggregate that is none can be used with OVER.")));
 	if (!is_concrete(form->prorettype) && form->prorettype != VOIDOID &&
 		form->prorettype != TRIGGEROID && form->prorettype != EVENT_TRIGGEROID)
 		refuse_type("return", form->prorettype);
