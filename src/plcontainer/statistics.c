@@ -51,11 +51,8 @@ plc_statistics_init(void)
 	};
 
 	counted = hash_create("PL/Container statistics", 64, &control, HASH_ELEM | HASH_BLOBS | HASH_CONTEXT);
-	if (getenv("PLC_TELL"))
-	{
-		RegisterXactCallback(tell_at_end, NULL);
-		before_shmem_exit(tell_at_exit, (Datum) 0);
-	}
+	RegisterXactCallback(tell_at_end, NULL);
+	before_shmem_exit(tell_at_exit, (Datum) 0);
 }
 
 /* Where the calls of a function are counted; that stays where it is. */
