@@ -68,7 +68,7 @@ CREATE VIEW plcontainer_show_config AS
         id text, language text, image text, command text[], memory_mb integer, cpu_shares integer,
         cpus double precision, pids integer, roles text[]);
 COMMENT ON VIEW plcontainer_show_config IS
-    'the runtimes of this host that the current user may use';
+    'the runtimes of this host';
 GRANT SELECT ON plcontainer_show_config TO PUBLIC;
 
 CREATE FUNCTION plcontainer_refresh_config() RETURNS jsonb

@@ -18,8 +18,8 @@
 #include "utils/memutils.h"
 #include "utils/timestamp.h"
 
-/* A message of these fits the largest frame of the lease conversation. */
-#define FUNCTIONS_OF_MESSAGE 1000
+/* So short a message is taken whole by a socket, or not at all. */
+#define FUNCTIONS_OF_MESSAGE 200
 #define INTERVAL_MS 1000
 
 static HTAB *counted;
