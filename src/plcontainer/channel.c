@@ -695,6 +695,7 @@ plc_channel_call(plc_call *call, plc_write_call write, void *argument)
 		enter(call, lease);
 	}
 	note_registration(lease, function);
+	lease->calls++;
 }
 
 /* Has the sandbox compile a function, and nothing more. */
@@ -787,7 +788,6 @@ close_call(plc_call *call)
 	if (call->lease->buffers.in_start != call->lease->buffers.in_end)
 		plc_channel_violation(call->lease, "It sent more than the answer");
 	call->is_open = false;
-	call->lease->calls++;
 }
 
 static void
