@@ -1,23 +1,19 @@
 """Source packages of Debian, fetched when a test needs them and kept in the cache: none of it is in this project.
 
-apt checks the archive's signature and every checksum. Only what the tests read is unpacked.
+Only what the tests read is unpacked.
 """
 
 from __future__ import annotations
 
 import shutil
-import subprocess
 import tarfile
 import tempfile
 from pathlib import Path
 
 from builder import cache, debian
+from tests.support.archive import ArchiveError, private_apt, run
 
 KIND = "sources"
-
-
-class SourceError(RuntimeError):
-    """A source package can't be had."""
 
 
 def fetch(package: str, release: str, subtree: str) -> Path:
@@ -37,28 +33,11 @@ def fetch(package: str, release: str, subtree: str) -> Path:
 
 def download(package: str, release: str, scratch: Path) -> Path:
     """Return the upstream tarball of a source package, downloaded to ``scratch`` by an apt that shares no state."""
-    sources = [source for source in debian.sources(release) if not source.suite.endswith(("-updates", "-security"))]
-    if not sources:
-        raise SourceError("no Debian mirror is known: set builder_debian_mirror in settings/images.yml")
-    for directory in ("state/lists/partial", "cache/archives/partial", "files"):
-        (scratch / directory).mkdir(parents=True)
-    listing = scratch / "sources.list"
-    listing.write_text("".join(source.line().replace("deb ", "deb-src ", 1) + "\n" for source in sources))
-    options = {
-        "Dir::Etc::sourcelist": listing,
-        "Dir::Etc::sourceparts": "/dev/null",
-        "Dir::State": scratch / "state",
-        "Dir::Cache": scratch / "cache",
-        "APT::Sandbox::User": "",
-        "Acquire::Languages": "none",
-        "Acquire::Retries": 3,
-    }
-    apt = ["apt-get", "-q", *(f"-o{key}={value}" for key, value in options.items())]
-    _run([*apt, "update"], scratch)
-    _run([*apt, "source", "--download-only", "--only-source", package], scratch / "files")
+    apt = private_apt(release, scratch, "deb-src")
+    run([*apt, "source", "--download-only", "--only-source", package], scratch / "files")
     tarballs = list((scratch / "files").glob("*.orig.tar.*[!c]"))
     if len(tarballs) != 1:
-        raise SourceError(f"{package} has {len(tarballs)} upstream tarballs")
+        raise ArchiveError(f"{package} has {len(tarballs)} upstream tarballs")
     return tarballs[0]
 
 
@@ -74,14 +53,8 @@ def unpack(tarball: Path, subtree: str, target: Path) -> None:
                 with content, file.open("wb") as output:
                     shutil.copyfileobj(content, output)
     if not (target / subtree).is_dir():
-        raise SourceError(f"{tarball.name} has no {subtree}")
+        raise ArchiveError(f"{tarball.name} has no {subtree}")
 
 
 def _is_below(path: str, folder: str) -> bool:
     return Path(path).is_relative_to(folder) and ".." not in Path(path).parts
-
-
-def _run(command: list[str], directory: Path) -> None:
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise SourceError(f"{' '.join(command[-3:])}: {done.stderr.strip() or done.stdout.strip()}")

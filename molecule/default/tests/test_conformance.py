@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 from tests.conformance.differences import compare, explained, judge, summary
-from tests.conformance.sources import SourceError
 from tests.conformance.suites import SUITES, postgresql_of, prepare
 from tests.support import regress
+from tests.support.archive import ArchiveError
 from tests.support.segment_host import SegmentHost
 
 
@@ -17,7 +17,7 @@ def test_only_what_is_explained_differs(segment: SegmentHost, name: str, tmp_pat
     suite = SUITES[name]
     try:
         tests = prepare(suite, segment.debian(), tmp_path)
-    except SourceError as error:
+    except ArchiveError as error:
         if suite.may_be_absent:
             pytest.skip(f"no source of {name}: {str(error).splitlines()[0]}")
         raise

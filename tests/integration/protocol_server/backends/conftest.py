@@ -22,6 +22,7 @@ from builder.images import BuiltImage, build_image
 from protocol_server.backends.docker import ISOLATION_RUNTIMES
 from protocol_server.images import ImageStore
 from tests.integration.protocol_server.support import Backend, Daemon, docker, eventually, inspect
+from tests.support.gvisor import docker_with_runsc
 
 PROBE = Path(__file__).parent / "probe"
 DOCKER_SOCKET = os.environ.get("DOCKER_HOST", "unix:///run/docker.sock").removeprefix("unix://")
@@ -150,14 +151,20 @@ def image_store(plpython: BuiltImage) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def docker_with_runsc() -> None:
-    """Docker that knows gVisor under the name that the server uses."""
-    if "runsc" not in docker("info", "--format", "{{json .Runtimes}}"):
-        pytest.skip("needs a Docker with the runtime runsc")
+def gvisor_socket() -> Iterator[str]:
+    """The socket of a Docker that knows gVisor as the server names it: this machine's, or one for the tests."""
+    assert ISOLATION_RUNTIMES["gvisor"] == "runsc"
+    if "runsc" in docker("info", "--format", "{{json .Runtimes}}"):
+        yield DOCKER_SOCKET
+        return
+    if os.geteuid() != 0:
+        pytest.skip("needs a Docker with the runtime runsc, or root to start one")
+    with docker_with_runsc() as socket:
+        yield socket
 
 
 @pytest.fixture(params=["docker", "process", "runsc"])
-def kind(request: pytest.FixtureRequest, plpython: BuiltImage) -> Kind:
+def kind(request: pytest.FixtureRequest, plpython: BuiltImage, monkeypatch: pytest.MonkeyPatch) -> Kind:
     image = {"image": plpython.id, "image_name": plpython.tag}
     if request.param == "process":
         if shutil.which("bwrap") is None:
@@ -169,12 +176,13 @@ def kind(request: pytest.FixtureRequest, plpython: BuiltImage) -> Kind:
         or subprocess.run(["docker", "info"], capture_output=True, check=False).returncode
     ):
         pytest.skip("needs a Docker that answers")
-    plpython.load()
     if request.param == "docker":
+        plpython.load()
         return Kind("docker", {"docker_socket": DOCKER_SOCKET}, image)
-    request.getfixturevalue("docker_with_runsc")
-    assert ISOLATION_RUNTIMES["gvisor"] == "runsc"
-    return Kind("runsc", {"docker_socket": DOCKER_SOCKET}, {**image, "isolation": "gvisor"})
+    socket = request.getfixturevalue("gvisor_socket")
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{socket}")
+    plpython.load()
+    return Kind("runsc", {"docker_socket": socket}, {**image, "isolation": "gvisor"})
 
 
 @pytest.fixture
