@@ -58,9 +58,17 @@ def test_a_first_line_that_is_malformed(session: Session, body: str) -> None:
 
 
 def test_a_syntax_error_tells_the_line(session: Session) -> None:
-    create(session, f" # container: {RUNTIME}\nx = 1\nreturn ((")
+    session.run("DROP FUNCTION IF EXISTS test_bad()")
+    body = f" # container: {RUNTIME}\nx = 1\nreturn (("
+    answer = create(session, body)
+    assert "42601" in answer, answer
+    assert "line 3" in answer
+    assert session.run("SELECT count(*) FROM pg_proc WHERE proname = 'test_bad'") == "0"
+    session.run("SET check_function_bodies = off")
+    assert create(session, body) == ""
     answer = session.run("SELECT test_bad()")
-    assert "line 3" in answer, answer
+    assert "42601" in answer, answer
+    assert "line 3" in answer
     assert session.alive()
 
 

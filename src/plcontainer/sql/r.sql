@@ -65,6 +65,8 @@ sum(unserialize(arg1)$a)
 $$ LANGUAGE plcontainer;
 SELECT r_kept(r_keep());
 
+-- A date crosses in the session's DateStyle, as in PL/R; R reads ISO.
+SET datestyle = ISO;
 CREATE FUNCTION r_date(date) RETURNS date AS $$
 # container: plc_r_shared
 as.Date(arg1) + 1

@@ -41,7 +41,9 @@ class DockerApi:
     def _client(self) -> aiohttp.ClientSession:
         if self._session is None:
             # Made here because a session belongs to the running loop.
-            self._session = aiohttp.ClientSession(connector=aiohttp.UnixConnector(path=str(self.path), limit=64))
+            # A new connection to a local socket costs next to nothing; what a burst leaves open goes within seconds.
+            connector = aiohttp.UnixConnector(path=str(self.path), limit=64, keepalive_timeout=2.0)
+            self._session = aiohttp.ClientSession(connector=connector)
         return self._session
 
     async def close(self) -> None:
