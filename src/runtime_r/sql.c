@@ -205,16 +205,32 @@ read_rows(plc_reader *answer, const type *row_type, SEXP columns, R_xlen_t rows)
 	return rows + count;
 }
 
+/* Says why SPI ran nothing. The names of its codes, from -1 downwards, are those of PostgreSQL's spi.h. */
+static void
+fail_with_status(int32_t status)
+{
+	static const char *const names[] = {
+		"CONNECT", "COPY", "OPUNKNOWN", "UNCONNECTED", "CURSOR", "ARGUMENT", "PARAM", "TRANSACTION", "NOATTRIBUTE",
+		"NOOUTFUNC", "TYPUNKNOWN", "REL_DUPLICATE", "REL_NOT_FOUND"
+	};
+	int32_t		known = (int32_t) (sizeof(names) / sizeof(names[0]));
+
+	if (status >= -known)
+		fail("38000", "SPI_execute failed: SPI_ERROR_%s", names[-(status + 1)]);
+	fail("38000", "SPI_execute failed: code %d", status);
+}
+
 /* list(status, rows processed, data frame or NULL). */
 static SEXP
 read_result(plc_header *header, plc_reader *answer)
 {
+	int32_t		status = plc_read_i32(answer);
 	SEXP		result = PROTECT(Rf_allocVector(VECSXP, 3));
 	SEXP		columns = R_NilValue;
 	type	   *row_type;
 	R_xlen_t	rows;
 
-	SET_VECTOR_ELT(result, 0, Rf_ScalarInteger(plc_read_i32(answer)));
+	SET_VECTOR_ELT(result, 0, Rf_ScalarInteger(status));
 	SET_VECTOR_ELT(result, 1, Rf_ScalarReal((double) plc_read_u64(answer)));
 	row_type = read_description(answer);
 	if (row_type != NULL)
@@ -233,6 +249,8 @@ read_result(plc_header *header, plc_reader *answer)
 		grow_columns(columns, rows);
 		make_frame(row_type, columns, rows);
 	}
+	if (status < 0)
+		fail_with_status(status);
 	UNPROTECT(1);
 	return result;
 }

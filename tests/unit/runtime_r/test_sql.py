@@ -137,6 +137,15 @@ def test_plans_want_their_number_of_arguments(sandbox: Sandbox) -> None:
     assert sandbox.run("tryCatch(pg.spi.execp(5, list()), error = function(e) e$sqlstate)", TEXT) == "26000"
 
 
+@pytest.mark.parametrize(
+    ("status", "message"), [(-2, "SPI_ERROR_COPY"), (-13, "SPI_ERROR_REL_NOT_FOUND"), (-99, "code -99")]
+)
+def test_what_spi_refuses_is_an_error(sandbox: Sandbox, status: int, message: str) -> None:
+    sandbox.script.append(codec.encode_answer(status, 0))
+    with pytest.raises(CallError, match=f"^SPI_execute failed: {message}$"):
+        sandbox.run("pg.spi.exec('copy t from stdin')")
+
+
 def test_plans_that_are_collected_are_discarded(sandbox: Sandbox) -> None:
     sandbox.script.extend([prepared(41), prepared(42), selected()])
     sandbox.run("for (i in 1:2) pg.spi.prepare('q')\ngc()\ninvisible(pg.spi.exec('x'))", VOID)
