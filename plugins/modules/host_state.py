@@ -1,0 +1,276 @@
+#!/usr/bin/python
+"""Compare a host with what a role wants of it, in one step."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: host_state
+short_description: Compare a host with what is wanted of it
+description:
+  - Changes nothing. Tells how packages, directories, files, units and kernel parameters differ from what is wanted.
+  - A role looks with it once, ends where there is no difference, and else lets the modules that change things do so.
+options:
+  packages:
+    description: Debian packages that are installed.
+    type: list
+    elements: str
+    default: []
+  directories:
+    description: Directories, each with C(path) and, where that matters, C(owner), C(group) and C(mode).
+    type: list
+    elements: dict
+    default: []
+  files:
+    description:
+      - Files, each with C(path), C(text) where all of its contents are wanted, and C(owner), C(group) and C(mode).
+    type: list
+    elements: dict
+    default: []
+  absent:
+    description: Paths that do not exist.
+    type: list
+    elements: path
+    default: []
+  units:
+    description:
+      - Units of systemd, each with C(name) and, where that matters, C(active) and C(enabled).
+      - With C(reads), the files that the unit's process reads when it is started or reloaded, and C(starts_with), those
+        that only a start makes it read. What was changed since makes the unit stale.
+    type: list
+    elements: dict
+    default: []
+  kernel_parameters:
+    description: Values below /proc/sys, by their dotted name.
+    type: dict
+    default: {}
+attributes:
+  check_mode:
+    support: full
+author:
+  - Caisson
+"""
+
+EXAMPLES = r"""
+- name: Compare the host with what is wanted
+  host_state:
+    packages: [auditd]
+    files:
+      - {path: /etc/audit/rules.d/docker.rules, text: "{{ rules }}", owner: root, group: root, mode: "0640"}
+    units:
+      - {name: auditd.service, active: true, enabled: true, reads: [/etc/audit/rules.d/docker.rules]}
+  register: state
+
+- name: Leave a host alone that is as wanted
+  ansible.builtin.meta: end_role
+  when: state.differences | length == 0
+"""
+
+RETURN = r"""
+differences:
+  description: What is not as wanted, one line each.
+  returned: always
+  type: list
+  elements: str
+missing_packages:
+  description: Packages that are not installed.
+  returned: always
+  type: list
+  elements: str
+stale:
+  description: Units whose process has not read the newest version of its files.
+  returned: always
+  type: list
+  elements: str
+"""
+
+import grp
+import os
+import pwd
+import stat
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+ROOT = Path("/")
+ATTRIBUTES = {"owner", "group", "mode"}
+KEYS = {
+    "directories": {"path"} | ATTRIBUTES,
+    "files": {"path", "text"} | ATTRIBUTES,
+    "units": {"name", "active", "enabled", "reads", "starts_with"},
+}
+PROPERTIES = (
+    "Id",
+    "ActiveState",
+    "UnitFileState",
+    "NeedDaemonReload",
+    "ActiveEnterTimestampMonotonic",
+    "StateChangeTimestampMonotonic",
+)
+
+
+def missing_packages(wanted: list[str]) -> list[str]:
+    """Return those that dpkg does not have installed."""
+    if not wanted:
+        return []
+    query = ["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Package}\\n", *wanted]
+    try:
+        # packages that dpkg has never heard of make its status 1
+        listing = subprocess.run(query, capture_output=True, text=True, check=False).stdout
+    except FileNotFoundError:
+        return wanted
+    installed = {
+        name for status, _, name in (line.partition(" ") for line in listing.splitlines()) if status == "installed"
+    }
+    return [name for name in wanted if name not in installed]
+
+
+def attributes(path: Path, status: os.stat_result, wanted: dict[str, Any]) -> list[str]:
+    """Return how owner, group and mode of ``path`` differ."""
+    found = []
+    if "owner" in wanted and _id_of(str(wanted["owner"]), pwd.getpwnam, "pw_uid") != status.st_uid:
+        found.append(f"{path}: owner is not {wanted['owner']}")
+    if "group" in wanted and _id_of(str(wanted["group"]), grp.getgrnam, "gr_gid") != status.st_gid:
+        found.append(f"{path}: group is not {wanted['group']}")
+    if "mode" in wanted and int(str(wanted["mode"]), 8) != stat.S_IMODE(status.st_mode):
+        found.append(f"{path}: mode is {stat.S_IMODE(status.st_mode):04o}, not {wanted['mode']}")
+    return found
+
+
+def _id_of(name: str, look_up: Any, field: str) -> int:
+    if name.isdigit():
+        return int(name)
+    try:
+        return int(getattr(look_up(name), field))
+    except KeyError:
+        return -1
+
+
+def _status(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def directories(wanted: list[dict[str, Any]]) -> list[str]:
+    """Return how directories differ."""
+    found = []
+    for entry in wanted:
+        path = Path(entry["path"])
+        status = _status(path)
+        if status is None or not stat.S_ISDIR(status.st_mode):
+            found.append(f"{path}: no directory")
+        else:
+            found += attributes(path, status, entry)
+    return found
+
+
+def files(wanted: list[dict[str, Any]]) -> list[str]:
+    """Return how files differ."""
+    found = []
+    for entry in wanted:
+        path = Path(entry["path"])
+        status = _status(path)
+        if status is None or not stat.S_ISREG(status.st_mode):
+            found.append(f"{path}: no file")
+            continue
+        if "text" in entry and path.read_bytes() != entry["text"].encode():
+            found.append(f"{path}: other contents")
+        found += attributes(path, status, entry)
+    return found
+
+
+def show_units(names: list[str]) -> dict[str, dict[str, str]]:
+    """Return the properties of units by the names that were asked for; none where there is no systemd."""
+    if not names:
+        return {}
+    try:
+        out = subprocess.run(
+            ["systemctl", "show", f"--property={','.join(PROPERTIES)}", *names],
+            capture_output=True, text=True, check=False,
+        ).stdout  # fmt: skip
+    except FileNotFoundError:
+        return {}
+    shown = [dict(line.partition("=")[::2] for line in block.splitlines()) for block in out.strip().split("\n\n")]
+    return dict(zip(names, shown, strict=True)) if len(shown) == len(names) else {}
+
+
+def changed_since(paths: list[str], monotonic_us: str) -> list[str]:
+    """Return the paths that were changed after a moment on the monotonic clock."""
+    moment = time.time() - time.monotonic() + int(monotonic_us or 0) / 1e6
+    statuses = ((path, _status(Path(path))) for path in paths)
+    return [path for path, status in statuses if status is not None and status.st_mtime > moment]
+
+
+def units(wanted: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
+    """Return how units differ, and which of them are stale."""
+    shown = show_units([entry["name"] for entry in wanted])
+    found, stale = [], []
+    for entry in wanted:
+        name, unit = entry["name"], shown.get(entry["name"], {})
+        state = unit.get("ActiveState", "unknown")
+        if "active" in entry and entry["active"] != (state == "active"):
+            found.append(f"{name}: {state}")
+        setting = unit.get("UnitFileState") or "not there"
+        if "enabled" in entry and entry["enabled"] != (setting == "enabled"):
+            found.append(f"{name}: {setting}, not {'enabled' if entry['enabled'] else 'disabled'}")
+        if unit.get("NeedDaemonReload") == "yes":
+            found.append(f"{name}: systemd has not read its unit again")
+        if state != "active":
+            continue
+        newer = changed_since(entry.get("reads", []), unit.get("StateChangeTimestampMonotonic", ""))
+        newer += changed_since(entry.get("starts_with", []), unit.get("ActiveEnterTimestampMonotonic", ""))
+        if newer:
+            stale.append(name)
+            found.append(f"{name}: has not read {', '.join(newer)} since it changed")
+    return found, stale
+
+
+def kernel_parameters(wanted: dict[str, Any], root: Path = ROOT) -> list[str]:
+    """Return how kernel parameters differ."""
+    found = []
+    for name, value in wanted.items():
+        try:
+            text = (root / "proc/sys" / name.replace(".", "/")).read_text(encoding="ascii")
+        except OSError:
+            found.append(f"{name}: not there")
+            continue
+        if text.split() != str(value).split():
+            found.append(f"{name}: {' '.join(text.split())}, not {value}")
+    return found
+
+
+def check_keys(module: AnsibleModule) -> None:
+    """Refuse entries with keys that mean nothing: a misspelt one would never be compared."""
+    for option, known in KEYS.items():
+        for entry in module.params[option]:
+            if entry.keys() - known or not {"path", "name"} & entry.keys():
+                module.fail_json(msg=f"{option}: {entry} has other keys than {', '.join(sorted(known))}")
+
+
+def main() -> None:
+    """Run as an Ansible module."""
+    lists = {"directories": "dict", "files": "dict", "units": "dict", "packages": "str", "absent": "path"}
+    module = AnsibleModule(
+        argument_spec={
+            **{name: {"type": "list", "elements": elements, "default": []} for name, elements in lists.items()},
+            "kernel_parameters": {"type": "dict", "default": {}},
+        },
+        supports_check_mode=True,
+    )
+    check_keys(module)
+    wanted = module.params
+    missing = missing_packages(wanted["packages"])
+    of_units, stale = units(wanted["units"])
+    differences = [f"{name}: not installed" for name in missing]
+    differences += directories(wanted["directories"]) + files(wanted["files"])
+    differences += [f"{path}: is there" for path in wanted["absent"] if os.path.lexists(path)]
+    differences += of_units + kernel_parameters(wanted["kernel_parameters"])
+    module.exit_json(changed=False, differences=differences, missing_packages=missing, stale=stale)
+
+
+if __name__ == "__main__":
+    main()

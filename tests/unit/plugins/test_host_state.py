@@ -1,0 +1,135 @@
+"""The module host_state: what it compares, and what it takes for a difference."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from plugins.modules import host_state
+
+
+def run(**options: Any) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, host_state.__file__],
+        input=json.dumps({"ANSIBLE_MODULE_ARGS": options}),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    answer: dict[str, Any] = json.loads(done.stdout)
+    return answer
+
+
+@pytest.fixture
+def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A systemctl that prints the file that is returned."""
+    answer = tmp_path / "answer"
+    program = tmp_path / "bin" / "systemctl"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\ncat {answer}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return answer
+
+
+def unit(name: str, **properties: str) -> str:
+    usual = {"ActiveState": "active", "UnitFileState": "enabled", "NeedDaemonReload": "no"}
+    return "\n".join(f"{key}={value}" for key, value in ({"Id": name} | usual | properties).items()) + "\n"
+
+
+def test_a_host_that_is_as_wanted(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("ä\n", encoding="utf-8")
+    file.chmod(0o640)
+    answer = run(
+        directories=[{"path": str(tmp_path), "owner": str(os.getuid())}],
+        files=[{"path": str(file), "text": "ä\n", "mode": "0640"}],
+        absent=[str(tmp_path / "other")],
+        kernel_parameters={"kernel.ostype": "Linux"},
+    )
+    assert answer["changed"] is False
+    assert answer["differences"] == []
+
+
+def test_every_kind_of_difference_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("old")
+    file.chmod(0o600)
+    link = tmp_path / "link"
+    link.symlink_to("nowhere")
+    answer = run(
+        packages=["no-such-package"],
+        directories=[{"path": str(file)}],
+        files=[
+            {"path": str(file), "text": "new", "owner": "12345", "group": "no-such-group", "mode": "0644"},
+            {"path": str(tmp_path / "other")},
+        ],
+        absent=[str(link)],
+        kernel_parameters={"kernel.ostype": "Other", "kernel.no_such": 1},
+    )
+    assert answer["differences"] == [
+        "no-such-package: not installed",
+        f"{file}: no directory",
+        f"{file}: other contents",
+        f"{file}: owner is not 12345",
+        f"{file}: group is not no-such-group",
+        f"{file}: mode is 0600, not 0644",
+        f"{tmp_path / 'other'}: no file",
+        f"{link}: is there",
+        "kernel.ostype: Linux, not Other",
+        "kernel.no_such: not there",
+    ]
+    assert answer["missing_packages"] == ["no-such-package"]
+    assert file.read_text() == "old"
+
+
+def test_units(systemctl: Path) -> None:
+    systemctl.write_text(
+        unit("a.service") + "\n" + unit("b.service", ActiveState="failed", UnitFileState="", NeedDaemonReload="yes")
+    )
+    wanted = [{"name": name, "active": True, "enabled": True} for name in ("a.service", "b.service")]
+    assert run(units=wanted)["differences"] == [
+        "b.service: failed",
+        "b.service: not there, not enabled",
+        "b.service: systemd has not read its unit again",
+    ]
+
+
+def test_a_unit_that_is_to_be_stopped(systemctl: Path) -> None:
+    systemctl.write_text(unit("a.service"))
+    assert run(units=[{"name": "a.service", "active": False, "enabled": False}])["differences"] == [
+        "a.service: active",
+        "a.service: enabled, not disabled",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "stamp"),
+    [("reads", "StateChangeTimestampMonotonic"), ("starts_with", "ActiveEnterTimestampMonotonic")],
+)
+def test_a_file_that_is_newer_than_the_process(systemctl: Path, tmp_path: Path, key: str, stamp: str) -> None:
+    file = tmp_path / "configuration"
+    file.write_text("x")
+    uptime = float(Path("/proc/uptime").read_text().split()[0])
+    wanted = [{"name": "a.service", key: [str(file), str(tmp_path / "not-there")]}]
+    systemctl.write_text(unit("a.service", **{stamp: str(int((uptime + 60) * 1e6))}))
+    assert run(units=wanted)["stale"] == []
+    systemctl.write_text(unit("a.service", **{stamp: str(int((uptime - 60) * 1e6))}))
+    answer = run(units=wanted)
+    assert answer["stale"] == ["a.service"]
+    assert answer["differences"] == [f"a.service: has not read {file} since it changed"]
+
+
+def test_no_systemd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert run(units=[{"name": "a.service", "active": True}])["differences"] == ["a.service: unknown"]
+
+
+@pytest.mark.parametrize("entry", [{"path": "/x", "txt": "x"}, {"text": "x"}])
+def test_a_key_that_means_nothing_is_refused(entry: dict[str, str]) -> None:
+    assert "has other keys than" in run(files=[entry])["msg"]
