@@ -190,7 +190,7 @@ result = 1
 """)
     if host.kind.name != "runsc":
         # gVisor's processes are no processes of the host.
-        assert len(sleepers(seconds)) == 3
+        eventually(lambda: len(sleepers(seconds)) == 3, "all of them sleep")
     session.close()
     host.gone()
     eventually(lambda: not sleepers(seconds), "no process is left")
