@@ -7,7 +7,8 @@ DOCUMENTATION = r"""
 module: host_facts
 short_description: Read the facts that the roles need
 description:
-  - Reads the system's release under the names of M(ansible.builtin.setup), and which Debian packages are installed.
+  - Reads the system's release under the names of M(ansible.builtin.setup), which Debian packages are installed, and
+    whether the host is a container.
   - Takes a fraction of the time of M(ansible.builtin.setup) and M(ansible.builtin.package_facts).
 author:
   - Caisson
@@ -34,6 +35,9 @@ ansible_facts:
     installed:
       description: Version of each package that is installed, by its name.
       type: dict
+    container:
+      description: Whether the host is a container, that is shares its kernel with the machine it runs on.
+      type: bool
     unfinished:
       description: Names of packages whose installation was interrupted.
       type: list
@@ -85,6 +89,8 @@ def main() -> None:
         "distribution_major_version": release,
         "installed": installed(listing),
         "unfinished": unfinished(listing),
+        # systemd, and only in a container, writes down there what kind it runs in
+        "container": Path("/run/systemd/container").exists(),
     }
     module.exit_json(changed=False, ansible_facts=facts)
 

@@ -7,7 +7,7 @@ DOCUMENTATION = r"""
 module: host_state
 short_description: Compare a host with what is wanted of it
 description:
-  - Changes nothing. Tells how packages, directories, files, units and kernel parameters differ from what is wanted.
+  - Changes nothing. Tells how packages, users, directories, files, units and kernel parameters differ.
   - A role looks with it once, ends where there is no difference, and else lets the modules that change things do so.
 options:
   packages:
@@ -31,6 +31,11 @@ options:
     type: list
     elements: path
     default: []
+  users:
+    description: Users, each with C(name) and C(groups), those that it is in among others.
+    type: list
+    elements: dict
+    default: []
   units:
     description:
       - Units of systemd, each with C(name) and, where that matters, C(active) and C(enabled).
@@ -43,6 +48,18 @@ options:
     description: Values below /proc/sys, by their dotted name.
     type: dict
     default: {}
+  unknown_kernel_parameters:
+    description: What a parameter that the kernel does not have is.
+    type: str
+    choices: [difference, warning]
+    default: difference
+  packet_filters:
+    description:
+      - Tables of nftables, each with C(family) and C(table), and the C(file) that makes it. They differ where what is
+        loaded is not what the file would load.
+    type: list
+    elements: dict
+    default: []
 attributes:
   check_mode:
     support: full
@@ -99,7 +116,9 @@ ATTRIBUTES = {"owner", "group", "mode"}
 KEYS = {
     "directories": {"path"} | ATTRIBUTES,
     "files": {"path", "text"} | ATTRIBUTES,
+    "users": {"name", "groups"},
     "units": {"name", "active", "enabled", "reads", "starts_with"},
+    "packet_filters": {"family", "table", "file"},
 }
 PROPERTIES = (
     "Id",
@@ -183,6 +202,22 @@ def files(wanted: list[dict[str, Any]]) -> list[str]:
     return found
 
 
+def users(wanted: list[dict[str, Any]]) -> list[str]:
+    """Return how users differ."""
+    found = []
+    for entry in wanted:
+        name = entry["name"]
+        try:
+            user = pwd.getpwnam(name)
+        except KeyError:
+            found.append(f"{name}: no user")
+            continue
+        groups = os.getgrouplist(name, user.pw_gid)
+        outside = [group for group in entry.get("groups", []) if _id_of(group, grp.getgrnam, "gr_gid") not in groups]
+        found += [f"{name}: not in the group {group}" for group in outside]
+    return found
+
+
 def show_units(names: list[str]) -> dict[str, dict[str, str]]:
     """Return the properties of units by the names that were asked for; none where there is no systemd."""
     if not names:
@@ -229,17 +264,38 @@ def units(wanted: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
     return found, stale
 
 
-def kernel_parameters(wanted: dict[str, Any], root: Path = ROOT) -> list[str]:
-    """Return how kernel parameters differ."""
-    found = []
+def kernel_parameters(wanted: dict[str, Any], root: Path = ROOT) -> tuple[list[str], list[str]]:
+    """Return how kernel parameters differ, and which of them the kernel does not have."""
+    found, unknown = [], []
     for name, value in wanted.items():
         try:
             text = (root / "proc/sys" / name.replace(".", "/")).read_text(encoding="ascii")
         except OSError:
-            found.append(f"{name}: not there")
+            unknown.append(name)
             continue
         if text.split() != str(value).split():
             found.append(f"{name}: {' '.join(text.split())}, not {value}")
+    return found, unknown
+
+
+def packet_filters(wanted: list[dict[str, Any]]) -> list[str]:
+    """Return which tables of nftables are not loaded as their file has them.
+
+    nft writes a table in its own words, so the file is loaded in a network namespace that is gone right afterwards.
+    """
+    found = []
+    for entry in wanted:
+        show = ["nft", "--stateless", "list", "table", entry["family"], entry["table"]]
+        load = ["unshare", "--net", "sh", "-c", 'nft --file "$1" && shift && exec "$@"', "sh", entry["file"], *show]
+        try:
+            loaded, file = (subprocess.run(argv, capture_output=True, text=True, check=False) for argv in (show, load))
+        except FileNotFoundError:
+            found.append(f"{entry['table']}: there is no nftables")
+            continue
+        if loaded.returncode != 0:
+            found.append(f"{entry['table']}: not loaded")
+        elif file.returncode != 0 or loaded.stdout != file.stdout:
+            found.append(f"{entry['table']}: not loaded as {entry['file']} has it")
     return found
 
 
@@ -247,17 +303,30 @@ def check_keys(module: AnsibleModule) -> None:
     """Refuse entries with keys that mean nothing: a misspelt one would never be compared."""
     for option, known in KEYS.items():
         for entry in module.params[option]:
-            if entry.keys() - known or not {"path", "name"} & entry.keys():
+            if entry.keys() - known or not {"path", "name", "file"} & entry.keys():
                 module.fail_json(msg=f"{option}: {entry} has other keys than {', '.join(sorted(known))}")
 
 
 def main() -> None:
     """Run as an Ansible module."""
-    lists = {"directories": "dict", "files": "dict", "units": "dict", "packages": "str", "absent": "path"}
+    lists = {
+        "packages": "str",
+        "users": "dict",
+        "directories": "dict",
+        "files": "dict",
+        "absent": "path",
+        "units": "dict",
+    }
     module = AnsibleModule(
         argument_spec={
             **{name: {"type": "list", "elements": elements, "default": []} for name, elements in lists.items()},
             "kernel_parameters": {"type": "dict", "default": {}},
+            "unknown_kernel_parameters": {
+                "type": "str",
+                "choices": ["difference", "warning"],
+                "default": "difference",
+            },
+            "packet_filters": {"type": "list", "elements": "dict", "default": []},
         },
         supports_check_mode=True,
     )
@@ -266,9 +335,16 @@ def main() -> None:
     missing = missing_packages(wanted["packages"])
     of_units, stale = units(wanted["units"])
     differences = [f"{name}: not installed" for name in missing]
+    differences += users(wanted["users"])
     differences += directories(wanted["directories"]) + files(wanted["files"])
     differences += [f"{path}: is there" for path in wanted["absent"] if os.path.lexists(path)]
-    differences += of_units + kernel_parameters(wanted["kernel_parameters"])
+    of_kernel, unknown = kernel_parameters(wanted["kernel_parameters"])
+    if wanted["unknown_kernel_parameters"] == "warning":
+        for name in unknown:
+            module.warn(f"this kernel has no parameter {name}")
+    else:
+        of_kernel += [f"{name}: not there" for name in unknown]
+    differences += of_units + of_kernel + packet_filters(wanted["packet_filters"])
     module.exit_json(changed=False, differences=differences, missing_packages=missing, stale=stale)
 
 

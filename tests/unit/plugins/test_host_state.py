@@ -64,6 +64,7 @@ def test_every_kind_of_difference_is_told(tmp_path: Path) -> None:
     link.symlink_to("nowhere")
     answer = run(
         packages=["no-such-package"],
+        users=[{"name": "no-such-user"}, {"name": "root", "groups": ["root", "no-such-group"]}],
         directories=[{"path": str(file)}],
         files=[
             {"path": str(file), "text": "new", "owner": "12345", "group": "no-such-group", "mode": "0644"},
@@ -74,6 +75,8 @@ def test_every_kind_of_difference_is_told(tmp_path: Path) -> None:
     )
     assert answer["differences"] == [
         "no-such-package: not installed",
+        "no-such-user: no user",
+        "root: not in the group no-such-group",
         f"{file}: no directory",
         f"{file}: other contents",
         f"{file}: owner is not 12345",
@@ -133,3 +136,42 @@ def test_no_systemd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.parametrize("entry", [{"path": "/x", "txt": "x"}, {"text": "x"}])
 def test_a_key_that_means_nothing_is_refused(entry: dict[str, str]) -> None:
     assert "has other keys than" in run(files=[entry])["msg"]
+
+
+def test_a_kernel_parameter_that_is_unknown_may_be_a_warning() -> None:
+    answer = run(kernel_parameters={"kernel.no_such": 1}, unknown_kernel_parameters="warning")
+    assert answer["differences"] == []
+    assert "this kernel has no parameter kernel.no_such" in json.dumps(answer["warnings"])
+
+
+@pytest.fixture
+def nft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An nft that lists the contents of the file `loaded`, and in a network namespace of its own what it was given."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    programs = {
+        "nft": 'if [ "$1" = --file ]; then exec cp "$2" "$FILTERS/new"; fi; exec cat "$FILTERS/${NAMESPACE:-loaded}"',
+        "unshare": 'shift; NAMESPACE=new exec "$@"',
+    }
+    for name, text in programs.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    monkeypatch.setenv("FILTERS", str(tmp_path))
+    return tmp_path
+
+
+def test_packet_filters(nft: Path) -> None:
+    (nft / "file").write_text("table inet a {}")
+    wanted = [{"family": "inet", "table": "a", "file": str(nft / "file")}]
+    assert run(packet_filters=wanted)["differences"] == ["a: not loaded"]
+    (nft / "loaded").write_text("table inet a { chain }")
+    assert run(packet_filters=wanted)["differences"] == [f"a: not loaded as {nft}/file has it"]
+    (nft / "loaded").write_text("table inet a {}")
+    assert run(packet_filters=wanted)["differences"] == []
+
+
+def test_no_nftables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    wanted = [{"family": "inet", "table": "a", "file": "/file"}]
+    assert run(packet_filters=wanted)["differences"] == ["a: there is no nftables"]
