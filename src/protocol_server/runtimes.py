@@ -19,7 +19,9 @@ DEFAULT_COMMANDS: Final[Mapping[str, tuple[str, ...]]] = {
 }
 
 #: What is the server's own inside of a sandbox; nothing may be mounted there or beneath.
-RESERVED_TARGETS: Final = ("/run/caisson", "/opt/caisson", "/proc", "/sys", "/dev")
+RESERVED_TARGETS: Final = ("/run/caisson", "/opt/caisson", "/etc/passwd", "/etc/group", "/proc", "/sys", "/dev")
+#: The largest user or group id; the last two numbers mean none.
+MAX_ID: Final = 2**32 - 3
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Runtime:
     container_logging: bool = True
     mounts: tuple[Mount, ...] = ()
     device_requests: tuple[DeviceRequest, ...] = ()
+    user: str = ""
 
 
 def plain(runtime: Runtime) -> dict[str, Any]:
@@ -167,6 +170,8 @@ def _check_runtime(document: Document, path: DocumentPath, values: Mapping[str, 
         document.report((*path, "enable_network"), "sandboxes with the isolation 'gvisor' have no network")
     if values["device_requests"] and not values["roles"]:
         document.report((*path, "device_requests"), "devices need roles: name those that may use them")
+    if any(int(number) > MAX_ID for number in filter(None, values["user"].split(":"))):
+        document.report((*path, "user"), f"ids are at most {MAX_ID}")
     for index, item in enumerate(values["device_requests"]):
         if item.get("all", False) == bool(item.get("ids")):
             document.report((*path, "device_requests", index), "either all devices or some by their ids")

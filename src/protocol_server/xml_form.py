@@ -113,6 +113,7 @@ _SETTINGS: Final[Mapping[str, tuple[str, Callable[[str], Any]]]] = {
     "pool_min": ("pool_min", _integer),
     "pool_max": ("pool_max", _integer),
     "isolation": ("isolation", str),
+    "user": ("user", str),
     "use_container_logging": ("container_logging", _flag),
     "enable_network": ("enable_network", _flag),
     "resource_group_id": ("resource_group_id", str),

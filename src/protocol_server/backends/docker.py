@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from protocol_server.backends import Backend, Connections, Exit
+from protocol_server.backends.accounts import HOME, account, account_mounts, write_accounts
 from protocol_server.backends.docker_api import DockerApi, DockerError, DockerSilentError
 from protocol_server.backends.exits import describe_exit
 from protocol_server.backends.process_cgroup import slice_path
@@ -85,11 +86,11 @@ def container_config(config: ServerConfig, runtime: Runtime, sandbox: str, drive
         "Cmd": list(runtime.command),
         # An image's own entry point would run the command as its arguments.
         "Entrypoint": [],
-        "User": f"{config.sandbox_uid}:{config.sandbox_gid}",
+        "User": str(account(config, runtime)),
         "WorkingDir": "/",
         "Hostname": "sandbox",
         "NetworkDisabled": not runtime.enable_network,
-        "Env": [f"PLC_SOCKET={SANDBOX_RUN_DIRECTORY}/{SOCKET_NAME}", f"PLC_RUNTIME_ID={runtime.id}"],
+        "Env": [f"PLC_SOCKET={SANDBOX_RUN_DIRECTORY}/{SOCKET_NAME}", f"PLC_RUNTIME_ID={runtime.id}", f"HOME={HOME}"],
         "Labels": {
             LABEL_COMPONENT: "sandbox",
             LABEL_SANDBOX: sandbox,
@@ -123,6 +124,10 @@ def container_config(config: ServerConfig, runtime: Runtime, sandbox: str, drive
                     "Target": runtime_directory,
                     "ReadOnly": True,
                 },
+                *(
+                    {"Type": "bind", "Source": str(file), "Target": target, "ReadOnly": True}
+                    for target, file in account_mounts(config, runtime).items()
+                ),
                 *map(_mount, runtime.mounts),
             ],
             "DeviceRequests": [_device_request(request) for request in runtime.device_requests],
@@ -302,6 +307,7 @@ class DockerBackend(Backend):
         await rendezvous.open()
         timeout_s = self.config.start_timeout_s
         try:
+            await asyncio.to_thread(write_accounts, self.config, runtime)
             async with asyncio.timeout(timeout_s):
                 return await self._start(sandbox, runtime, rendezvous)
         except TimeoutError:

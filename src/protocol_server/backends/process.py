@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from protocol_server.backends import Backend, Connections, Exit
+from protocol_server.backends.accounts import write_accounts
 from protocol_server.backends.exits import describe_exit
 from protocol_server.backends.output import Output
 from protocol_server.backends.process_cgroup import Cgroups, Group, find_cgroups
@@ -219,6 +220,7 @@ class ProcessBackend(Backend):
         await rendezvous.open()
         timeout_s = self.config.start_timeout_s
         try:
+            await asyncio.to_thread(write_accounts, self.config, runtime)
             async with asyncio.timeout(timeout_s):
                 return await self._start(sandbox, runtime, image, rendezvous)
         except TimeoutError:

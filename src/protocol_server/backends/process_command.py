@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from protocol_server.backends.accounts import HOME, account, account_mounts
 from protocol_server.backends.rendezvous import SOCKET_NAME
 from protocol_server.config import Runtime, ServerConfig
 
@@ -109,16 +110,19 @@ def sandbox_command(
     """bubblewrap's command line. `status` and `seccomp` are descriptors. Raises MountPointError."""
     runtime_directory = f"/opt/caisson/runtime_{runtime.language}"
     targets = [SANDBOX_RUN_DIRECTORY, runtime_directory, *(mount.container for mount in runtime.mounts)]
+    user, names = account(config, runtime), account_mounts(config, runtime)
     command = [
         *(user_switch(config) if host.own_user else ()),
         *(host.bubblewrap, "--unshare-all", "--unshare-user", "--new-session", "--cap-drop", "ALL"),
-        *("--uid", str(config.sandbox_uid), "--gid", str(config.sandbox_gid), "--hostname", "sandbox"),
+        *("--uid", str(user.uid), "--gid", str(user.gid), "--hostname", "sandbox"),
         *("--seccomp", str(seccomp), "--json-status-fd", str(status)),
-        *root_arguments(root, targets),
+        *root_arguments(root, targets, tuple(names)),
         *_own_mounts(runtime, host),
         *("--ro-bind", str(directory), SANDBOX_RUN_DIRECTORY),
         *("--ro-bind", config.runtime_directories[runtime.language], runtime_directory),
     ]
+    for target, file in names.items():
+        command += ["--ro-bind", str(file), target]
     for mount in runtime.mounts:
         command += ["--bind" if mount.writable else "--ro-bind", mount.host, mount.container]
     command += ["--remount-ro", "/", "--chdir", "/", "--clearenv"]
@@ -136,24 +140,28 @@ def _own_mounts(runtime: Runtime, host: Host) -> list[str]:
 
 
 def _environment(runtime: Runtime, image: Sequence[str]) -> Mapping[str, str]:
-    variables = {"PATH": _DEFAULT_PATH, "HOME": "/", "HOSTNAME": "sandbox"}
+    variables = {"PATH": _DEFAULT_PATH, "HOSTNAME": "sandbox"}
     for item in image:
         name, _, value = item.partition("=")
         variables[name] = value
-    own = {"PLC_SOCKET": f"{SANDBOX_RUN_DIRECTORY}/{SOCKET_NAME}", "PLC_RUNTIME_ID": runtime.id}
+    own = {"PLC_SOCKET": f"{SANDBOX_RUN_DIRECTORY}/{SOCKET_NAME}", "PLC_RUNTIME_ID": runtime.id, "HOME": HOME}
     return {**variables, **own}
 
 
-def root_arguments(root: Path, targets: Sequence[str]) -> list[str]:
-    """Arguments that show an image read-only, with directories for `targets` also where the image has none.
+def root_arguments(root: Path, targets: Sequence[str], files: Sequence[str] = ()) -> list[str]:
+    """Arguments that show an image read-only, with places for `targets` and `files` also where the image has none.
 
     The root is an empty directory in which each entry of the image is mounted, and so is every directory in which a
-    target is missing. Raises MountPointError when a target cannot be had.
+    target is missing; places of `targets` are directories, those of `files` are files. Raises MountPointError when a
+    place cannot be had.
     """
-    return _opened(root, PurePosixPath("/"), [PurePosixPath(target) for target in targets])
+    paths = [PurePosixPath(target) for target in (*targets, *files)]
+    return _opened(root, PurePosixPath("/"), paths, frozenset(map(PurePosixPath, files)))
 
 
-def _opened(root: Path, inside: PurePosixPath, targets: Sequence[PurePosixPath]) -> list[str]:
+def _opened(
+    root: Path, inside: PurePosixPath, targets: Sequence[PurePosixPath], files: frozenset[PurePosixPath]
+) -> list[str]:
     arguments: list[str] = []
     top = inside == PurePosixPath("/")
     there = sorted(os.scandir(root / inside.relative_to("/")), key=lambda entry: entry.name)
@@ -162,18 +170,25 @@ def _opened(root: Path, inside: PurePosixPath, targets: Sequence[PurePosixPath])
         by_name.setdefault(target.relative_to(inside).parts[0], []).append(target)
     for entry in there:
         path = inside / entry.name
-        below = [target for target in by_name.pop(entry.name, []) if target != path]
+        own = by_name.pop(entry.name, [])
+        below = [target for target in own if target != path]
         if top and entry.name in _REPLACED:
             arguments += [word for target in below for word in ("--dir", str(target))]
         elif entry.is_symlink():
-            if below:
-                raise MountPointError(f"{below[0]} passes through {path}, a symbolic link in the image")
+            if below or path in files:
+                raise MountPointError(f"{own[0]} passes through {path}, a symbolic link in the image")
             arguments += ["--symlink", str((root / path.relative_to("/")).readlink()), str(path)]
-        elif all((root / target.relative_to("/")).is_dir() for target in below):
+        elif all(_is_there(root, target, files) for target in below):
             arguments += ["--ro-bind", entry.path, str(path)]
         elif entry.is_dir():
-            arguments += ["--dir", str(path), *_opened(root, path, below)]
+            arguments += ["--dir", str(path), *_opened(root, path, below, files)]
         else:
             raise MountPointError(f"{below[0]} lies beneath {path}, which is a file in the image")
-    arguments += [word for missing in by_name.values() for target in missing for word in ("--dir", str(target))]
-    return arguments
+    # bubblewrap makes the place of a file itself.
+    missing = [target.parent if target in files else target for some in by_name.values() for target in some]
+    return arguments + [word for target in missing if target != inside for word in ("--dir", str(target))]
+
+
+def _is_there(root: Path, target: PurePosixPath, files: frozenset[PurePosixPath]) -> bool:
+    place = root / target.relative_to("/")
+    return place.is_file() and not place.is_symlink() if target in files else place.is_dir()

@@ -74,6 +74,8 @@ def test_sandbox_is_locked_in(daemon: Make) -> None:
         assert {mount["Destination"]: mount["RW"] for mount in facts["Mounts"]} == {
             "/run/caisson": False,
             "/opt/caisson/runtime_python": False,
+            "/etc/passwd": False,
+            "/etc/group": False,
         }
         labels = config["Labels"]
         assert labels["caisson.component"] == "sandbox"

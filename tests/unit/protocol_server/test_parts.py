@@ -192,10 +192,20 @@ def test_container_config_locks_in(tmp_path: Path) -> None:
     assert [(mount["Source"], mount["Target"], mount["ReadOnly"]) for mount in host["Mounts"]] == [
         (f"{tmp_path}/sandboxes/0123456789abcdef", "/run/caisson", True),
         ("/usr/lib/caisson/runtime_python", "/opt/caisson/runtime_python", True),
+        (f"{tmp_path}/accounts/10000-10000/passwd", "/etc/passwd", True),
+        (f"{tmp_path}/accounts/10000-10000/group", "/etc/group", True),
     ]
+    assert "HOME=/tmp" in body["Env"]
     assert not {"Privileged", "CapAdd", "Devices", "PidMode", "UsernsMode", "Binds"} & host.keys()
     labels = body["Labels"]
     assert (labels["caisson.component"], labels["caisson.instance"]) == ("sandbox", "test")
+
+
+def test_container_config_of_a_runtime_with_a_user(tmp_path: Path) -> None:
+    body = container_config(server_config(tmp_path), runtime("r", user="1000660000:0"), "0123456789abcdef")
+    assert body["User"] == "1000660000:0"
+    sources = {mount["Target"]: mount["Source"] for mount in body["HostConfig"]["Mounts"]}
+    assert sources["/etc/passwd"] == f"{tmp_path}/accounts/1000660000-0/passwd"
 
 
 def test_demultiplex() -> None:

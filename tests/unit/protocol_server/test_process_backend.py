@@ -155,6 +155,20 @@ def test_root_of_an_image(tmp_path: Path) -> None:
     assert str(root / "proc") not in found
 
 
+def test_files_of_an_image_that_others_take_the_place_of(tmp_path: Path) -> None:
+    root = image(tmp_path)
+    (root / "etc/passwd").touch()
+    assert "--dir" not in root_arguments(root, [], ["/etc/passwd"]), "it is there"
+    (root / "etc/hosts").touch()
+    found = root_arguments(root, [], ["/etc/passwd", "/etc/group"])
+    places = [word for index, word in enumerate(found) if found[index - 1] == "--dir"]
+    assert places == ["/etc"], "opened, as it has no group; the file's place is bubblewrap's to make"
+    assert str(root / "etc/hosts") in found
+    (root / "etc/group").symlink_to("/elsewhere")
+    with pytest.raises(MountPointError, match="/etc/group passes through /etc/group, a symbolic link"):
+        root_arguments(root, [], ["/etc/group"])
+
+
 @pytest.mark.parametrize(("target", "why"), [("/bin/x", "a symbolic link"), ("/etc/passwd/x", "a file in the image")])
 def test_places_that_cannot_be_had(tmp_path: Path, target: str, why: str) -> None:
     with pytest.raises(MountPointError, match=why):
@@ -180,6 +194,9 @@ def test_command(tmp_path: Path, proc: bool) -> None:
     assert pairs(own, "--cap-drop") == ["ALL"]
     assert pairs(own, "--uid") == pairs(own, "--gid") == ["10000"]
     assert pairs(own, "--seccomp") == ["8"]
+    for name in ("passwd", "group"):
+        at = own.index(f"{tmp_path}/accounts/10000-10000/{name}")
+        assert (own[at - 1], own[at + 1]) == ("--ro-bind", f"/etc/{name}")
     assert "/data/in" in pairs(own, "--ro-bind")
     assert pairs(own, "--bind") == ["/data/out"]
     assert pairs(own, "--proc") == (["/proc"] if proc else [])
@@ -190,7 +207,17 @@ def test_command(tmp_path: Path, proc: bool) -> None:
         zip(pairs(own, "--setenv"), [own[i + 2] for i, w in enumerate(own) if w == "--setenv"], strict=True)
     )
     assert variables["PATH"] == "/x"
+    assert variables["HOME"] == "/tmp"
     assert variables["PLC_RUNTIME_ID"] == "r"
+
+
+def test_a_user_of_a_runtime_s_own_is_so_inside_only(tmp_path: Path) -> None:
+    command = sandbox_command(
+        server_config(tmp_path), runtime("r", user="1000660000:0"), Host("bwrap", own_user=True, proc=True),
+        root=image(tmp_path / "root"), environment=(), directory=tmp_path / "meet", status=7, seccomp=8,
+    )  # fmt: skip
+    assert command[:3] == ["setpriv", "--reuid=10000", "--regid=10000"]
+    assert (pairs(command, "--uid"), pairs(command, "--gid")) == (["1000660000"], ["0"])
 
 
 def test_limits_of_a_host_without_cgroups(tmp_path: Path) -> None:

@@ -291,6 +291,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     },
     "limits": {"cpus": 0.25, "cpuset": "0-3,7", "nofile": 77, "pool": Pool(2, 5), "max_sandboxes": 9},
     "gvisor": {"isolation": "gvisor"},
+    "user": {"user": "1000660000:0"},
     "flags": {"container_logging": False, "enable_network": True, "roles": ("a b", "ä")},
 }
 

@@ -85,6 +85,44 @@ result = {
     assert facts["core"] == [0, 0]
 
 
+NAMES = """
+import getpass, grp, os, pwd, subprocess
+def tried(step):
+    try:
+        return step()
+    except (KeyError, OSError) as error:
+        return f"{type(error).__name__}: {error}"
+result = {
+    "ids": [os.getuid(), os.getgid()],
+    "getpass.getuser": tried(getpass.getuser),
+    "pwd.getpwuid": tried(lambda: list(pwd.getpwuid(os.getuid()))[:4]),
+    "grp.getgrgid": tried(lambda: grp.getgrgid(os.getgid()).gr_name),
+    "os.path.expanduser": [os.path.expanduser("~"), tried(lambda: os.path.expanduser("~sandbox"))],
+    "whoami": subprocess.run(["whoami"], capture_output=True, text=True).stdout.strip(),
+    "id -un": subprocess.run(["id", "-un"], capture_output=True, text=True).stdout.strip(),
+    "preloaded": os.environ.get("LD_PRELOAD", ""),
+}
+"""
+
+
+@pytest.mark.parametrize(("user", "ids"), [("", (10000, 10000)), ("1000660000:0", (1000660000, 0))])
+def test_the_user_has_a_name(host: Host, user: str, ids: tuple[int, int]) -> None:
+    host.daemon.runtimes = [host.runtime("probe", user=user)]
+    host.start()
+    found = host.session().run(NAMES)
+    print(f"names on {host.kind.name}: {found}")
+    assert found == {
+        "ids": list(ids),
+        "getpass.getuser": "sandbox",
+        "pwd.getpwuid": ["sandbox", "x", *ids],
+        "grp.getgrgid": "root" if ids[1] == 0 else "sandbox",
+        "os.path.expanduser": ["/tmp", "/tmp"],
+        "whoami": "sandbox",
+        "id -un": "sandbox",
+        "preloaded": "",
+    }
+
+
 def test_filesystem(host: Host) -> None:
     host.start()
     session = host.session()

@@ -160,6 +160,32 @@ def test_symbolic_links_lead_nowhere(host: Host) -> None:
     assert secret.exists()
 
 
+@pytest.mark.parametrize("user", ["", "1000660000:0"])
+def test_nobody_changes_who_they_are(host: Host, user: str) -> None:
+    host.daemon.runtimes = [host.runtime("probe", user=user)]
+    host.start()
+    session, neighbour = host.session(), host.session()
+    files = {name: session.run(f"result = open({name!r}).read()") for name in ("/etc/passwd", "/etc/group")}
+    for name in files:
+        for attempt in (
+            f"open({name!r}, 'a').write('eve:x:0:0::/:/bin/sh')",
+            f"open({name!r}, 'r+').truncate(0)",
+            f"import os; os.chmod({name!r}, 0o666)",
+            f"import os; os.unlink({name!r})",
+            f"import os; os.rename('/tmp', {name!r})",
+            f"import os; open('/tmp/mine', 'w').write('eve:x:0:0::/:/bin/sh'); os.replace('/tmp/mine', {name!r})",
+            f"import os; os.symlink('/tmp/mine', {name!r} + '-')",
+            "import os; os.symlink('/etc/shadow', '/run/caisson/passwd')",
+            f"import os; os.link({name!r}, '/tmp/linked')",
+        ):
+            session.fails(attempt)
+    for one in (session, neighbour, host.session()):
+        assert {name: one.run(f"result = open({name!r}).read()") for name in files} == files
+    written = list((host.daemon.root / "accounts").rglob("*"))
+    assert written
+    assert not [path for path in written if path.is_symlink() or path.stat().st_mode & 0o022]
+
+
 def test_junk_to_every_descriptor(host: Host) -> None:
     host.start()
     session = host.session()
