@@ -16,7 +16,9 @@ options:
     elements: str
     default: []
   directories:
-    description: Directories, each with C(path) and, where that matters, C(owner), C(group) and C(mode).
+    description:
+      - Directories, each with C(path) and, where that matters, C(owner), C(group) and C(mode).
+      - With C(only), the names that may lie in it; others are C(unexpected).
     type: list
     elements: dict
     default: []
@@ -93,6 +95,11 @@ missing_packages:
   returned: always
   type: list
   elements: str
+unexpected:
+  description: Paths in directories that only other names may lie in.
+  returned: always
+  type: list
+  elements: str
 stale:
   description: Units whose process has not read the newest version of its files.
   returned: always
@@ -114,7 +121,7 @@ from ansible.module_utils.basic import AnsibleModule
 ROOT = Path("/")
 ATTRIBUTES = {"owner", "group", "mode"}
 KEYS = {
-    "directories": {"path"} | ATTRIBUTES,
+    "directories": {"path", "only"} | ATTRIBUTES,
     "files": {"path", "text"} | ATTRIBUTES,
     "users": {"name", "groups"},
     "units": {"name", "active", "enabled", "reads", "starts_with"},
@@ -174,9 +181,21 @@ def _status(path: Path) -> os.stat_result | None:
         return None
 
 
+def unexpected(wanted: list[dict[str, Any]]) -> list[str]:
+    """Return what lies in directories that only certain names may lie in."""
+    paths = [
+        path
+        for entry in wanted
+        if "only" in entry and Path(entry["path"]).is_dir()
+        for path in Path(entry["path"]).iterdir()
+        if path.name not in entry["only"]
+    ]
+    return sorted(str(path) for path in paths)
+
+
 def directories(wanted: list[dict[str, Any]]) -> list[str]:
     """Return how directories differ."""
-    found = []
+    found = [f"{path}: not asked for" for path in unexpected(wanted)]
     for entry in wanted:
         path = Path(entry["path"])
         status = _status(path)
@@ -345,7 +364,13 @@ def main() -> None:
     else:
         of_kernel += [f"{name}: not there" for name in unknown]
     differences += of_units + of_kernel + packet_filters(wanted["packet_filters"])
-    module.exit_json(changed=False, differences=differences, missing_packages=missing, stale=stale)
+    module.exit_json(
+        changed=False,
+        differences=differences,
+        missing_packages=missing,
+        unexpected=unexpected(wanted["directories"]),
+        stale=stale,
+    )
 
 
 if __name__ == "__main__":

@@ -91,6 +91,15 @@ def test_every_kind_of_difference_is_told(tmp_path: Path) -> None:
     assert file.read_text() == "old"
 
 
+def test_what_lies_in_a_directory_and_was_not_asked_for(tmp_path: Path) -> None:
+    (tmp_path / "wanted").touch()
+    (tmp_path / "other").touch()
+    answer = run(directories=[{"path": str(tmp_path), "only": ["wanted", "missing"]}, {"path": "/", "mode": "0755"}])
+    assert answer["unexpected"] == [str(tmp_path / "other")]
+    assert answer["differences"] == [f"{tmp_path / 'other'}: not asked for"]
+    assert run(directories=[{"path": str(tmp_path / "none"), "only": []}])["unexpected"] == []
+
+
 def test_units(systemctl: Path) -> None:
     systemctl.write_text(
         unit("a.service") + "\n" + unit("b.service", ActiveState="failed", UnitFileState="", NeedDaemonReload="yes")
