@@ -188,7 +188,7 @@ def test_the_operator_s_socket(segment: SegmentHost, options: Options) -> None:
 
 
 def test_slices_have_the_limits(segment: SegmentHost, options: Options) -> None:
-    parent, limits = options["protocol_server_cgroup_parent"], options["protocol_server_slice"]
+    parent, limits = options["protocol_server_cgroup_parent"], options["cgroups_sandboxes"]
     assert segment.unit(parent, "ActiveState") == "active"
     assert int(segment.unit(parent, "MemoryMax")) == limits["memory_mb"] * MIB
     assert int(segment.unit(parent, "TasksMax")) == limits["pids"]

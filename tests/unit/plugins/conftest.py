@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from plugins.module_utils import host_memory
+from plugins.module_utils import host_memory, slice_limits
 
 sys.modules.setdefault("ansible.module_utils.host_memory", host_memory)
+sys.modules.setdefault("ansible.module_utils.slice_limits", slice_limits)
