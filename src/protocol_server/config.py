@@ -61,6 +61,7 @@ class ServerConfig:
     network_dns: tuple[str, ...]
     sandbox_uid: int
     sandbox_gid: int
+    selinux: str
     max_sandboxes: int
     max_sandboxes_per_role: int
     role_limits: Mapping[str, int]

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -29,6 +30,7 @@ from protocol_server.cgroup import MemoryCounters, MemoryEvents, Usage, systemd_
 from protocol_server.config import Runtime, ServerConfig
 from protocol_server.errors import (
     SQLSTATE_SYSTEM_ERROR,
+    SQLSTATE_TOO_MANY_CONNECTIONS,
     SQLSTATE_UNDEFINED_FILE,
     BackendUnavailableError,
     StartFailedError,
@@ -36,6 +38,7 @@ from protocol_server.errors import (
 from protocol_server.logs import Log
 from protocol_server.process import Watch
 from protocol_server.runtimes import DeviceRequest, Mount
+from protocol_server.selinux import NETWORK_SANDBOX_TYPE, SANDBOX_TYPE, Label, Levels, LevelsExhaustedError, Selinux
 
 MIB: Final = 1024 * 1024
 SANDBOX_RUN_DIRECTORY: Final = "/run/caisson"
@@ -44,6 +47,7 @@ LABEL_INSTANCE: Final = "caisson.instance"
 LABEL_SANDBOX: Final = "caisson.sandbox"
 LABEL_RUNTIME: Final = "caisson.runtime"
 LABEL_MEMORY: Final = "caisson.memory_mb"
+LABEL_LEVEL: Final = "caisson.selinux_level"
 #: Docker's name for what runs a container, by a runtime's isolation.
 ISOLATION_RUNTIMES: Final = {"default": "", "gvisor": "runsc"}
 _LOG_TAIL_LINES: Final = 20
@@ -75,8 +79,13 @@ def _network(config: ServerConfig, runtime: Runtime) -> dict[str, Any]:
     return {"NetworkMode": config.network, "Dns": list(config.network_dns) or ["127.0.0.1"], "DnsSearch": ["."]}
 
 
-def container_config(config: ServerConfig, runtime: Runtime, sandbox: str, driver: str = "cgroupfs") -> dict[str, Any]:
-    """The body of Docker's create call: everything that locks a sandbox in is in here. `driver` is that of cgroups."""
+def container_config(
+    config: ServerConfig, runtime: Runtime, sandbox: str, driver: str = "cgroupfs", label: Label | None = None
+) -> dict[str, Any]:
+    """The body of Docker's create call: everything that locks a sandbox in is in here.
+
+    `driver` is that of cgroups; `label` is SELinux's, None where it is not used.
+    """
     directory = sandboxes_directory(config.state_directory) / sandbox
     runtime_directory = f"/opt/caisson/runtime_{runtime.language}"
     memory = runtime.memory_mb * MIB
@@ -97,10 +106,11 @@ def container_config(config: ServerConfig, runtime: Runtime, sandbox: str, drive
             LABEL_RUNTIME: runtime.id,
             LABEL_INSTANCE: config.instance,
             LABEL_MEMORY: str(runtime.memory_mb),
+            **({LABEL_LEVEL: label.level} if label is not None else {}),
         },
         "HostConfig": {
             "CapDrop": ["ALL"],
-            "SecurityOpt": ["no-new-privileges"],
+            "SecurityOpt": ["no-new-privileges", *(label.docker_options if label is not None else ())],
             "ReadonlyRootfs": True,
             **_network(config, runtime),
             "IpcMode": "private",
@@ -171,6 +181,21 @@ def _log_config(config: ServerConfig, runtime: Runtime) -> dict[str, Any]:
         return {"Type": "none", "Config": {}}
     limits = {"max-size": f"{config.sandbox_log_mb}m", "max-file": str(config.sandbox_log_files)}
     return {"Type": "json-file", "Config": limits}
+
+
+@dataclass(frozen=True)
+class _Listed:
+    """A sandbox's container in Docker's list."""
+
+    sandbox: str
+    instance: str
+    level: str
+    state: str
+
+    @classmethod
+    def read(cls, labels: Mapping[str, Any], state: str) -> _Listed:
+        sandbox, instance, level = (str(labels.get(name, "")) for name in (LABEL_SANDBOX, LABEL_INSTANCE, LABEL_LEVEL))
+        return cls(sandbox, instance, level, state)
 
 
 class _Container:
@@ -250,6 +275,8 @@ class DockerBackend(Backend):
         self._was_down = False
         self._cgroup_driver = ""
         self._data_root = ""
+        self._selinux = Selinux()
+        self._levels = Levels()
         self._listener: asyncio.Task[None] | None = None
         # Docker slows down for everyone when asked to remove hundreds of containers at once.
         self._stops = asyncio.Semaphore(8)
@@ -289,6 +316,10 @@ class DockerBackend(Backend):
     async def check(self, runtime: Runtime) -> str | None:
         """Whether the runtime's image is on this host, and what isolates it; nothing is pulled."""
         try:
+            self._labelled(runtime)
+        except StartFailedError as error:
+            return f"{error.message}: {error.detail}"
+        try:
             needed = ISOLATION_RUNTIMES[runtime.isolation]
             if needed and needed not in ((await self._api.call("GET", "/info", timeout_s=10)).get("Runtimes") or {}):
                 return f'Docker has no runtime {needed}, which the isolation of runtime "{runtime.id}" needs'
@@ -303,13 +334,14 @@ class DockerBackend(Backend):
 
     async def start(self, sandbox: str, runtime: Runtime) -> Connections:
         """Create and start a container and take its two connections."""
-        rendezvous = Rendezvous(sandboxes_directory(self.config.state_directory) / sandbox)
+        label = self._label(sandbox, runtime)
+        rendezvous = Rendezvous(sandboxes_directory(self.config.state_directory) / sandbox, label)
         await rendezvous.open()
         timeout_s = self.config.start_timeout_s
         try:
             await asyncio.to_thread(write_accounts, self.config, runtime)
             async with asyncio.timeout(timeout_s):
-                return await self._start(sandbox, runtime, rendezvous)
+                return await self._start(sandbox, runtime, rendezvous, label)
         except TimeoutError:
             raise StartFailedError(
                 SQLSTATE_SYSTEM_ERROR,
@@ -320,10 +352,34 @@ class DockerBackend(Backend):
         finally:
             rendezvous.close()
 
-    async def _start(self, sandbox: str, runtime: Runtime, rendezvous: Rendezvous) -> Connections:
+    def _labelled(self, runtime: Runtime) -> bool:
+        """Whether sandboxes of `runtime` get a label. Raises StartFailedError when they have to and cannot."""
+        if not self._selinux.wanted(self.config.selinux):
+            return False
+        if runtime.isolation == "default":
+            return True
+        if self.config.selinux == "required":
+            raise StartFailedError(
+                SQLSTATE_SYSTEM_ERROR,
+                "no sandbox is started without the protection of SELinux",
+                detail=f'SELinux cannot label sandboxes with the isolation "{runtime.isolation}".',
+                hint='Give the runtime the isolation "default".',
+            )
+        return False
+
+    def _label(self, sandbox: str, runtime: Runtime) -> Label | None:
+        if not self._labelled(runtime):
+            return None
+        try:
+            level = self._levels.take(sandbox)
+        except LevelsExhaustedError as error:
+            raise StartFailedError(SQLSTATE_TOO_MANY_CONNECTIONS, str(error)) from error
+        return Label(NETWORK_SANDBOX_TYPE if runtime.enable_network else SANDBOX_TYPE, level)
+
+    async def _start(self, sandbox: str, runtime: Runtime, rendezvous: Rendezvous, label: Label | None) -> Connections:
         name = container_name(sandbox)
         container = self._containers[sandbox] = _Container(runtime.memory_mb)
-        body = container_config(self.config, runtime, sandbox, self._cgroup_driver)
+        body = container_config(self.config, runtime, sandbox, self._cgroup_driver, label)
         # The caller's limit is on the whole start; calls need none of their own below it.
         timeout_s = self.config.start_timeout_s + 1
         try:
@@ -337,6 +393,9 @@ class DockerBackend(Backend):
             try:
                 # The state is asked for while the runtime warms up, so it costs no time.
                 await self._attach(sandbox, container)
+                if label is not None and not container.ended.is_set():
+                    # Docker may have been told to leave labels alone: nothing is said to a sandbox that has none.
+                    self._selinux.check_process(container.pid, label)
                 ended = asyncio.create_task(container.ended.wait())
                 await asyncio.wait((accept, ended), return_when=asyncio.FIRST_COMPLETED)
                 ended.cancel()
@@ -456,21 +515,23 @@ class DockerBackend(Backend):
         self._containers.pop(sandbox, None)
         if container is not None:
             container.detach()
+        self._levels.free(sandbox)
         await asyncio.to_thread(remove_directory, sandboxes_directory(self.config.state_directory) / sandbox)
 
     async def list_sandboxes(self) -> set[str]:
         """The sandboxes that have a container with this instance's label."""
-        return {sandbox for sandbox, _ in await self._list()}
+        return {item.sandbox for item in await self._list() if item.instance == self.config.instance}
 
-    async def _list(self) -> list[tuple[str, str]]:
-        filters = {"label": [f"{LABEL_INSTANCE}={self.config.instance}", f"{LABEL_COMPONENT}=sandbox"]}
+    async def _list(self) -> list[_Listed]:
+        """All sandboxes that Docker has, also those of other servers."""
+        filters = {"label": [f"{LABEL_COMPONENT}=sandbox"]}
         try:
             found = await self._api.call(
                 "GET", "/containers/json", params={"all": "1", "filters": json.dumps(filters)}, timeout_s=15
             )
         except DockerError as error:
             raise BackendUnavailableError(f"Docker does not list containers: {error.message}") from error
-        return [(str(item["Labels"].get(LABEL_SANDBOX, "")), str(item["State"])) for item in found]
+        return [_Listed.read(item["Labels"], str(item["State"])) for item in found]
 
     async def _listen(self) -> None:
         """Follow Docker's events for ever; their stream is also how its end and its return are noticed."""
@@ -485,8 +546,11 @@ class DockerBackend(Backend):
                     facts = await self._api.call("GET", "/info")
                     self._cgroup_driver = str(facts.get("CgroupDriver", ""))
                     self._data_root = str(facts.get("DockerRootDir", ""))
+                    listed = await self._list()
+                    for item in listed:
+                        self._levels.learn(item.sandbox, item.level)
                     self._came_back()
-                    await self._catch_up()
+                    self._catch_up(listed)
                     async for event in events:
                         self._on_event(event)
                 problem = "Docker closed the event stream"
@@ -507,12 +571,12 @@ class DockerBackend(Backend):
             self.log.alert("docker_down", problem=problem)
         self._was_down = True
 
-    async def _catch_up(self) -> None:
+    def _catch_up(self, listed: list[_Listed]) -> None:
         """What ended while no events came is found in the list of containers."""
         before = [item for item in self._containers.items() if item[1].seen_running and not item[1].ended.is_set()]
         if not before:
             return
-        running = {sandbox for sandbox, state in await self._list() if state not in ("exited", "dead")}
+        running = {item.sandbox for item in listed if item.state not in ("exited", "dead")}
         for sandbox, container in before:
             if sandbox in running:
                 continue

@@ -195,10 +195,20 @@ class ProcessBackend(Backend):
     async def check(self, runtime: Runtime) -> str | None:
         """Whether the runtime's image is on this host and has room for all that is mounted."""
         try:
+            self._refuse_required_labels()
             await asyncio.to_thread(self._image, runtime)
         except StartFailedError as error:
             return error.message
         return None
+
+    def _refuse_required_labels(self) -> None:
+        if self.config.selinux == "required":
+            raise StartFailedError(
+                SQLSTATE_SYSTEM_ERROR,
+                "no sandbox is started without the protection of SELinux",
+                detail="The backend process does not label its sandboxes.",
+                hint="Use the backend docker where SELinux is required.",
+            )
 
     def _image(self, runtime: Runtime) -> StoredImage:
         try:
@@ -215,6 +225,7 @@ class ProcessBackend(Backend):
 
     async def start(self, sandbox: str, runtime: Runtime) -> Connections:
         """Start a sandbox and take its two connections."""
+        self._refuse_required_labels()
         image = await asyncio.to_thread(self._image, runtime)
         rendezvous = Rendezvous(sandboxes_directory(self.config.state_directory) / sandbox)
         await rendezvous.open()

@@ -12,6 +12,7 @@ from typing import Final
 
 from protocol_server.backends import Connections
 from protocol_server.errors import SQLSTATE_SYSTEM_ERROR, StartFailedError
+from protocol_server.selinux import Label, rendezvous_sockets
 
 SOCKET_NAME: Final = "sandbox.sock"
 
@@ -46,8 +47,9 @@ def free_space(directory: Path) -> str:
 class Rendezvous:
     """The directory and the listening socket of one sandbox that is being started."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, label: Label | None = None) -> None:
         self.directory = directory
+        self._label = label
         self._listener: socket.socket | None = None
 
     async def open(self) -> None:
@@ -55,7 +57,13 @@ class Rendezvous:
         self._listener = await asyncio.to_thread(self._listen)
 
     def _listen(self) -> socket.socket:
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            with rendezvous_sockets(self._label):
+                listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        except OSError as error:
+            raise StartFailedError(
+                SQLSTATE_SYSTEM_ERROR, "could not create the socket of a sandbox", detail=str(error)
+            ) from error
         made = False
         try:
             self.directory.mkdir(mode=0o711)
@@ -63,7 +71,11 @@ class Rendezvous:
             # The sandbox's user has no rights here but these; everyone else is kept out by the parent directory.
             self.directory.chmod(0o711)
             path = self.directory / SOCKET_NAME
+            if self._label is not None:
+                self._label.apply(self.directory)
             listener.bind(str(path))
+            if self._label is not None:
+                self._label.apply(path)
             path.chmod(0o666)
             listener.listen(2)
         except OSError as error:

@@ -161,6 +161,7 @@ def server_config(directory: Path, **more: Any) -> ServerConfig:
         "network_dns": (),
         "sandbox_uid": 10000,
         "sandbox_gid": 10000,
+        "selinux": "auto",
         "max_sandboxes": 8,
         "max_sandboxes_per_role": 0,
         "role_limits": {},
