@@ -33,7 +33,7 @@ nss_wrapper() {
     nss_wrapper_directory=
     for nss_wrapper_base in "${TMPDIR:-/tmp}" /dev/shm; do
         # A new directory that is only this user's: nothing that lies there already is followed.
-        nss_wrapper_directory=$(mktemp -d "$nss_wrapper_base/nss_wrapper.XXXXXXXX" 2>/dev/null) && break
+        if nss_wrapper_directory=$(mktemp -d "$nss_wrapper_base/nss_wrapper.XXXXXXXX" 2>/dev/null); then break; fi
     done
     if [ -z "$nss_wrapper_directory" ]; then
         nss_wrapper_refuse "neither ${TMPDIR:-/tmp} nor /dev/shm can be written to"
