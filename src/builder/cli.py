@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from builder import cache
 from builder.description import image_names, image_releases, package_names, package_releases
+from builder.disks import BuiltDisk, build_disk, disk_names
 from builder.errors import BuildError
 from builder.images import BuiltImage, build_image, record_packages
 from builder.packages import BuiltPackage, build_package
@@ -47,7 +48,11 @@ def _parser() -> argparse.ArgumentParser:
     package = commands.add_parser("package", help="build a Debian package of a component into the cache")
     package.add_argument("name", choices=package_names())
     package.set_defaults(run=_package)
-    for command in (image, package):
+
+    disk = commands.add_parser("disk", help="make the disk of a virtual machine from an image")
+    disk.add_argument("name", choices=disk_names())
+    disk.set_defaults(run=_disk)
+    for command in (image, package, disk):
         command.add_argument("--debian", metavar="RELEASE", help="Debian release (the usual one of the result)")
         command.add_argument("--json", action="store_true", help="describe the result as JSON")
 
@@ -76,7 +81,12 @@ def _package(options: argparse.Namespace) -> None:
     _show(options, built, str(built.deb))
 
 
-def _show(options: argparse.Namespace, built: BuiltImage | BuiltPackage, brief: str) -> None:
+def _disk(options: argparse.Namespace) -> None:
+    built = build_disk(options.name, options.debian or image_releases(options.name)[-1], say=_say)
+    _show(options, built, str(built.disk))
+
+
+def _show(options: argparse.Namespace, built: BuiltImage | BuiltPackage | BuiltDisk, brief: str) -> None:
     print(json.dumps(built.to_json(), indent=2) if options.json else brief)
 
 

@@ -1,0 +1,144 @@
+"""Makes the disk of a virtual machine of an image: images/<name>/disk.yml says how."""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+
+from builder import cache, project
+from builder.errors import BuildError
+from builder.images import BuiltImage, Say, build_image
+from builder.project import ROOT, read_yaml, settings
+
+_KIND = "disks"
+_LABEL = "root"
+
+DISK_SCHEMA = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["size_mb"],
+    "properties": {
+        "size_mb": {"type": "integer", "minimum": 64},
+        "selinux_policy": {"type": "string"},
+    },
+}
+
+
+@dataclass(frozen=True)
+class BuiltDisk:
+    """A disk in the cache, and what boots it."""
+
+    name: str
+    debian: str
+    disk: Path
+    """A raw image of an ext4 file system, without partitions."""
+    kernel: Path
+    initrd: Path
+    key: str
+    """Digest of everything that goes into the disk."""
+    changed: bool
+    """Whether it was made just now."""
+
+    def to_json(self) -> dict[str, object]:
+        """Return the disk as plain data."""
+        return {**asdict(self), "disk": str(self.disk), "kernel": str(self.kernel), "initrd": str(self.initrd)}
+
+
+def disk_names() -> list[str]:
+    """Return the names of the images that disks can be made of."""
+    return sorted(path.parent.name for path in (ROOT / "images").glob("*/disk.yml"))
+
+
+def load_disk(name: str) -> dict[str, Any]:
+    """Read images/<name>/disk.yml."""
+    path = ROOT / "images" / name / "disk.yml"
+    content = read_yaml(path)
+    try:
+        jsonschema.validate(content, DISK_SCHEMA)
+    except jsonschema.ValidationError as error:
+        raise BuildError(f"{path.relative_to(ROOT)}: {error.message}") from None
+    return content
+
+
+def build_disk(name: str, release: str, *, say: Say) -> BuiltDisk:
+    """Make the disk of an image, which is built when it has to be, unless the cache has it."""
+    description = load_disk(name)
+    image = build_image(name, release, say=say)
+    key = cache.digest({
+        "image": image.id,
+        "description": description,
+        "builder": cache.file_digest(Path(__file__)),
+    })  # fmt: skip
+    entry = f"{name}-{release}-{key[:12]}"
+    with cache.locked(f"disk-{name}-{release}"):
+        if found := _cached(entry, name, release, key):
+            return found
+        with cache.new_entry(_KIND, entry) as folder:
+            _build(image, description, folder)
+        cache.prune(_KIND, f"{name}-{release}")
+    found = _cached(entry, name, release, key)
+    assert found is not None
+    return BuiltDisk(**{**found.__dict__, "changed": True})
+
+
+def _cached(entry: str, name: str, release: str, key: str) -> BuiltDisk | None:
+    folder = cache.entry(_KIND, entry)
+    if not folder.is_dir():
+        return None
+    cache.mark_used(folder)
+    return BuiltDisk(name, release, folder / "disk.img", folder / "vmlinuz", folder / "initrd.img", key, changed=False)
+
+
+def _build(image: BuiltImage, description: dict[str, Any], folder: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="caisson-disk-", dir=project.LARGE_TEMPORARY) as temporary:
+        root = Path(temporary) / "root"
+        root.mkdir()
+        _unpack(image.archive, root)
+        for name in ("vmlinuz", "initrd.img"):
+            files = list((root / "boot").glob(f"{name}-*"))
+            if len(files) != 1:
+                raise BuildError(f"a virtual machine boots one kernel; image {image.name} has {len(files)} {name}")
+            (folder / name).write_bytes(files[0].read_bytes())
+        if policy := description.get("selinux_policy"):
+            label_files(root, policy)
+        _make_file_system(root, folder / "disk.img", description["size_mb"], image.id)
+
+
+def _unpack(archive: Path, root: Path) -> None:
+    """Unpack the only layer of an image's archive."""
+    with subprocess.Popen(["tar", "-xOf", str(archive), "layer.tar"], stdout=subprocess.PIPE) as layer:
+        command = ["tar", "-x", "-C", str(root), "--numeric-owner", "--same-owner", "-p", "--xattrs"]
+        done = subprocess.run([*command, "--xattrs-include=*"], stdin=layer.stdout, check=False)
+    if done.returncode or layer.returncode:
+        raise BuildError(f"{archive} could not be unpacked")
+
+
+def label_files(root: Path, policy: str) -> None:
+    """Put the labels on the files of a root that its SELinux policy gives them; no SELinux is needed here."""
+    contexts = f"/etc/selinux/{policy}/contexts/files/file_contexts"
+    # -m: what this machine has mounted says nothing about the root
+    _run(["chroot", str(root), "setfiles", "-F", "-m", contexts, "/"], "files could not be labelled")
+
+
+def _make_file_system(root: Path, disk: Path, size_mb: int, image_id: str) -> None:
+    """Make a file system of what is below a folder, extended attributes included."""
+    identity = str(uuid.uuid5(uuid.NAMESPACE_OID, image_id))
+    command = ["mke2fs", "-q", "-t", "ext4", "-L", _LABEL, "-m", "0", "-U", identity, "-E", f"hash_seed={identity}"]
+    _run([*command, "-d", str(root), str(disk), f"{size_mb}M"], "the file system could not be made")
+
+
+def _run(command: list[str], what: str) -> None:
+    environment = {
+        "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "LC_ALL": "C.UTF-8",
+        "E2FSPROGS_FAKE_TIME": str(settings().source_date_epoch),
+    }
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BuildError(f"{what}: {(done.stderr.strip() or done.stdout.strip())[-2000:]}")
