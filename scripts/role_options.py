@@ -83,6 +83,8 @@ def readme(role: str, root: Path = ROOT) -> str:
     """Return the README of a role with its table brought up to date."""
     path = root / "roles" / role / "README.md"
     text = path.read_text(encoding="utf-8") if path.is_file() else f"# {role}\n\n## Options\n\n{BEGIN}\n{END}\n"
+    if not options(role, root):
+        return text
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n{table(role, root)}\n{END}{after}"
