@@ -15,6 +15,10 @@ class PagesError(Exception):
     """The kernel has not the pages that are wanted; says how many are wanted and how many it has."""
 
 
+class ShortError(PagesError):
+    """The kernel takes the number, but has not as much free memory in pieces of that size."""
+
+
 @dataclass(frozen=True)
 class Pool:
     """Pages of one size (KiB); of one node of memory, or of all where that is None."""
@@ -141,7 +145,8 @@ class Kernel:
             if got < pool.pages:
                 for earlier in before:
                     self._write(earlier)
-                raise PagesError(f"{pool.pages} {pool.told()} are wanted, the kernel has {got}{said}")
+                kind = PagesError if said else ShortError
+                raise kind(f"{pool.pages} {pool.told()} are wanted, the kernel has {got}{said}")
 
     def command_line(self, plan: list[Pool]) -> str:
         """Return what the kernel's command line needs so that these pages are there before memory is in pieces."""

@@ -116,7 +116,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.host_memory import memory_bytes
-from ansible.module_utils.huge_pages import SIZES, Kernel, PagesError, Pool, spread
+from ansible.module_utils.huge_pages import SIZES, Kernel, PagesError, Pool, ShortError, spread
 
 NO_CLUSTER = {"version": "", "cluster": "", "data": "", "pages": 0, "running": False, "uses": False, "held": 0}
 #: More of the host's memory in huge pages than this part leaves too little for everything else.
@@ -231,16 +231,23 @@ def boot(kernel: Kernel, plan: list[Pool]) -> tuple[int, dict[str, int]]:
     return sysctl, files
 
 
-def release(files: list[str]) -> None:
+def release(files: list[str], root: Path = Path("/")) -> None:
     """Give back what these files reserve when the host boots: a line of sysctl.d or one of tmpfiles.d."""
     for file in map(Path, files):
         text = file.read_text(encoding="utf-8") if file.exists() else ""
         for line in text.splitlines():
             words = line.split()
             if line.startswith("-vm.nr_hugepages"):
-                Path("/proc/sys/vm/nr_hugepages").write_text("0\n", encoding="ascii")
+                path = root / "proc/sys/vm/nr_hugepages"
             elif len(words) > 1 and words[0] == "w-":
-                Path(words[1]).write_text("0\n", encoding="ascii")
+                path = root / words[1].lstrip("/")
+            else:
+                continue
+            try:
+                if path.exists() and int(path.read_text(encoding="ascii")):
+                    path.write_text("0\n", encoding="ascii")
+            except OSError as error:
+                raise PagesError(f"{path}: pages cannot be given back ({error.strerror})") from error
 
 
 def main() -> None:
@@ -280,9 +287,12 @@ def main() -> None:
         if left:
             answer["postgresql"] = find_postgresql(asked["port"], size_kb)
         if asked["set"] and left and not module.check_mode:
-            release(left)
+            try:
+                release(left)
+            except PagesError as error:
+                module.fail_json(msg=str(error), **answer)
         module.exit_json(changed=bool(asked["set"] and left), **answer)
-    kernel, advice = Kernel(), ""
+    kernel = Kernel()
     try:
         found = answer["postgresql"] = find_postgresql(asked["port"], size_kb)
         if found["version"]:
@@ -294,13 +304,15 @@ def main() -> None:
         answer["command_line"] = kernel.command_line(plan)
         answer["differences"] = kernel.differences(plan)
         if asked["set"] and answer["differences"] and not module.check_mode:
-            advice = (
-                " Free memory is in pieces on a host that has run for a while: restart it with"
-                f" {answer['command_line']} on the kernel's command line, or ask for fewer."
-            )
             kernel.reserve(plan)
     except PagesError as error:
         if asked["mode"] == "on":
+            advice = (
+                " Free memory is in pieces on a host that has run for a while: restart it with"
+                f" {answer['command_line']} on the kernel's command line, or ask for fewer."
+                if isinstance(error, ShortError)
+                else ""
+            )
             module.fail_json(msg=f"{error}. PostgreSQL is left as it is.{advice}", **answer)
         answer["short"] = str(error)
         module.warn(f"{error}; PostgreSQL goes on without huge pages")

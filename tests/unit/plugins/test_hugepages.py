@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from plugins.module_utils import huge_pages
-from plugins.module_utils.huge_pages import Kernel, PagesError, Pool
+from plugins.module_utils.huge_pages import Kernel, PagesError, Pool, ShortError
 from plugins.modules import hugepages
 
 SMALL, LARGE = 2048, 1048576
@@ -89,7 +89,7 @@ def test_fewer_pages_than_wanted(machine: Kernel, monkeypatch: pytest.MonkeyPatc
     compact = write(machine.root / "proc/sys/vm/compact_memory", "")
     machine.reserve(machine.plan([Pool(SMALL, 0, 3)]))
     written = short_of(machine, monkeypatch, 8)
-    with pytest.raises(PagesError, match="12 pages of 2MB on node 1 are wanted, the kernel has 8"):
+    with pytest.raises(ShortError, match="12 pages of 2MB on node 1 are wanted, the kernel has 8"):
         machine.reserve([Pool(SMALL, 0, 5), Pool(SMALL, 1, 12)])
     # once more after memory was put together, then all as it was
     assert written == [(0, 5), (1, 12), (1, 12), (0, 3), (1, 0)]
@@ -162,3 +162,16 @@ def test_pages_that_a_process_has_mapped() -> None:
     )
     assert hugepages.mapped_pages(smaps, SMALL) == 400
     assert hugepages.mapped_pages(smaps, LARGE) == 0
+
+
+def test_giving_back(machine: Kernel) -> None:
+    plan = machine.plan([Pool(SMALL, None, 9), Pool(LARGE, 1, 1)])
+    machine.reserve(plan)
+    large = machine.file(Pool(LARGE, 1, 0))
+    sysctl = write(machine.root / "sysctl.conf", "# comment\n-vm.nr_hugepages = 9\n")
+    tmpfiles = write(
+        machine.root / "tmpfiles.conf",
+        f"# comment\nw- /{large.relative_to(machine.root)} - - - - 1\nw- /no/such - - - - 1\n",
+    )
+    hugepages.release([str(sysctl), str(tmpfiles), "/no/such"], machine.root)
+    assert (machine.pages(Pool(SMALL, None, 0)), machine.pages(Pool(LARGE, 1, 0))) == (0, 0)
