@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import tempfile
 import uuid
@@ -14,6 +15,7 @@ import jsonschema
 from builder import cache, project
 from builder.errors import BuildError
 from builder.images import BuiltImage, Say, build_image
+from builder.packages import BuiltPackage, build_package
 from builder.project import ROOT, read_yaml, settings
 
 _KIND = "disks"
@@ -25,6 +27,7 @@ DISK_SCHEMA = {
     "required": ["size_mb"],
     "properties": {
         "size_mb": {"type": "integer", "minimum": 64},
+        "install": {"type": "object", "additionalProperties": {"type": "string"}},
         "selinux_policy": {"type": "string"},
     },
 }
@@ -70,8 +73,12 @@ def build_disk(name: str, release: str, *, say: Say) -> BuiltDisk:
     """Make the disk of an image, which is built when it has to be, unless the cache has it."""
     description = load_disk(name)
     image = build_image(name, release, say=say)
+    packages = [
+        build_package(package, built_for, say=say) for package, built_for in description.get("install", {}).items()
+    ]
     key = cache.digest({
         "image": image.id,
+        "packages": [package.sha256 for package in packages],
         "description": description,
         "builder": cache.file_digest(Path(__file__)),
     })  # fmt: skip
@@ -80,7 +87,7 @@ def build_disk(name: str, release: str, *, say: Say) -> BuiltDisk:
         if found := _cached(entry, name, release, key):
             return found
         with cache.new_entry(_KIND, entry) as folder:
-            _build(image, description, folder)
+            _build(image, packages, description, folder)
         cache.prune(_KIND, f"{name}-{release}")
     found = _cached(entry, name, release, key)
     assert found is not None
@@ -95,11 +102,12 @@ def _cached(entry: str, name: str, release: str, key: str) -> BuiltDisk | None:
     return BuiltDisk(name, release, folder / "disk.img", folder / "vmlinuz", folder / "initrd.img", key, changed=False)
 
 
-def _build(image: BuiltImage, description: dict[str, Any], folder: Path) -> None:
+def _build(image: BuiltImage, packages: list[BuiltPackage], description: dict[str, Any], folder: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="caisson-disk-", dir=project.LARGE_TEMPORARY) as temporary:
         root = Path(temporary) / "root"
         root.mkdir()
         _unpack(image.archive, root)
+        _install(packages, root)
         for name in ("vmlinuz", "initrd.img"):
             files = list((root / "boot").glob(f"{name}-*"))
             if len(files) != 1:
@@ -117,6 +125,18 @@ def _unpack(archive: Path, root: Path) -> None:
         done = subprocess.run([*command, "--xattrs-include=*"], stdin=layer.stdout, check=False)
     if done.returncode or layer.returncode:
         raise BuildError(f"{archive} could not be unpacked")
+
+
+def _install(packages: list[BuiltPackage], root: Path) -> None:
+    """Install packages of ours; the image has what they need."""
+    if not packages:
+        return
+    for package in packages:
+        shutil.copy(package.deb, root / package.deb.name)
+    debs = [f"/{package.deb.name}" for package in packages]
+    _run(["chroot", str(root), "dpkg", "--force-unsafe-io", "--install", *debs], "packages could not be installed")
+    for package in packages:
+        (root / package.deb.name).unlink()
 
 
 def label_files(root: Path, policy: str) -> None:
@@ -137,6 +157,7 @@ def _run(command: list[str], what: str) -> None:
     environment = {
         "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
         "LC_ALL": "C.UTF-8",
+        "DEBIAN_FRONTEND": "noninteractive",
         "E2FSPROGS_FAKE_TIME": str(settings().source_date_epoch),
     }
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

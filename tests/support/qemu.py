@@ -118,9 +118,9 @@ class Machine:
 def acceleration() -> list[str]:
     """Return QEMU's options for the fastest processor that this machine can give to a guest."""
     if virtualization():
-        return ["-machine", "q35,accel=kvm", "-cpu", "host"]
+        return ["-machine", "q35,sata=off,smbus=off,accel=kvm", "-cpu", "host"]
     # QEMU 7.2 says it has cmpxchg16b, and a kernel of 2024 then takes a way through it that QEMU gets wrong
-    return ["-machine", "q35", "-accel", "tcg,thread=multi,tb-size=1024", "-cpu", "max,cx16=off"]
+    return ["-machine", "q35,sata=off,smbus=off", "-accel", "tcg,thread=multi,tb-size=1024", "-cpu", "max,cx16=off"]
 
 
 def virtualization() -> bool:

@@ -6,11 +6,15 @@ python -m tests.support.selinux_guest start DIRECTORY, and stop: a playbook call
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 from builder.disks import build_disk
 from tests.support import qemu
@@ -21,6 +25,41 @@ IMAGE = "selinux_guest"
 RELEASE = "13"
 BOOT_S = 180
 """An emulated processor takes 20 to 40 s; more when the machine has other things to do."""
+
+
+AUDIT_LOG = "/var/log/audit/audit.log"
+PSQL = "cd / && runuser -u postgres -- psql -XAtq -v VERBOSITY=verbose 2>&1"
+
+
+@dataclass(frozen=True)
+class Denial:
+    """What the kernel denied: one line of the audit log."""
+
+    program: str
+    source: str
+    target: str
+    kind: str
+    permissions: str
+    line: str
+
+    @classmethod
+    def of(cls, line: str) -> Self:
+        """Read a line of the audit log."""
+        found = dict(re.findall(r'(\w+)=("[^"]*"|\S+)', line))
+        permissions = re.search(r"denied  \{ (.*?) \}", line)
+        assert permissions, line
+        return cls(
+            program=found["comm"].strip('"'),
+            source=found["scontext"],
+            target=found["tcontext"],
+            kind=found["tclass"],
+            permissions=permissions[1],
+            line=line,
+        )
+
+    def source_type(self) -> str:
+        """Return the domain of who was denied something."""
+        return self.source.split(":")[2]
 
 
 def start(directory: Path) -> None:
@@ -34,18 +73,23 @@ def start(directory: Path) -> None:
         kernel=disk.kernel,
         initrd=disk.initrd,
         # mitigations guard against neighbours that an emulated processor does not have
-        arguments="root=/dev/vda rw security=selinux selinux=1 enforcing=1 mitigations=off",
+        arguments="root=/dev/vda rw security=selinux selinux=1 enforcing=1 quiet mitigations=off",
         memory_mb=3072,
         disks=[qemu.Disk(disk.disk), qemu.Disk(access, read_only=True)],
         forwarded={port: 22},
     )
     machine.start()
     try:
-        machine.wait_for(r"login:", BOOT_S)
+        _wait_for_login(machine)
         wait_until(lambda: ssh(directory, "true").returncode == 0, 60, "the guest lets in who has the key")
     except Exception:
         qemu.end(directory)
         raise
+
+
+def _wait_for_login(machine: qemu.Machine) -> None:
+    if machine.wait_for(r"login:|emergency mode", BOOT_S)[0] != "login:":
+        raise qemu.MachineError(f"the guest did not start:\n{qemu.read_console(machine.directory)[-3000:]}")
 
 
 def stop(directory: Path) -> None:
@@ -67,6 +111,58 @@ def ssh(directory: Path, command: str, timeout_s: float = 60) -> subprocess.Comp
         ["ssh", "-F", str(config(directory)), HOST, command],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout_s, check=False,
     )  # fmt: skip
+
+
+class Guest:
+    """The guest for tests: commands, SQL, and what the kernel denied."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def start(self, command: str) -> subprocess.Popen[str]:
+        """Start a shell command as root."""
+        return subprocess.Popen(
+            ["ssh", "-F", str(config(self.directory)), HOST, command],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+
+    def attempt(self, command: str, text: str = "", timeout_s: float = 180) -> tuple[int, str]:
+        """Run a shell command as root with a text on its standard input; returns its status and all of its output."""
+        with self.start(f"({command}) 2>&1") as process:
+            try:
+                output, said = process.communicate(text, timeout=timeout_s)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+        return process.returncode, (output + said).rstrip("\n")
+
+    def run(self, command: str, text: str = "", timeout_s: float = 180) -> str:
+        """Run a shell command as root that must succeed; returns its output."""
+        status, output = self.attempt(command, text, timeout_s)
+        assert status == 0, f"{command}: {output}"
+        return output
+
+    def sql(self, sql: str, timeout_s: float = 180) -> str:
+        """Run SQL as the user postgres in a session of its own; errors are part of the answer, SQLSTATE first."""
+        return self.attempt(f"{PSQL}", sql, timeout_s)[1]
+
+    def session(self, sql: str) -> subprocess.Popen[str]:
+        """Open a session that runs SQL and stays open until its standard input is closed."""
+        process = self.start(PSQL)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(f"{sql}\n\\echo ready\n")
+        process.stdin.flush()
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if line == "ready\n":
+                return process
+        raise AssertionError(f"the session ended: {said}")
+
+    def denials(self) -> list[Denial]:
+        """Return what the kernel has denied so far, as the audit daemon wrote it."""
+        return [Denial.of(line) for line in self.run(f"grep -a 'avc:  denied' {AUDIT_LOG} || true").splitlines()]
 
 
 def _access(directory: Path, port: int) -> Path:
@@ -100,8 +196,10 @@ def _access(directory: Path, port: int) -> Path:
         shutil.copy(directory / "host_key", Path(folder, "host_key"))
         shutil.copy(directory / "key.pub", Path(folder, "authorized_keys"))
         Path(folder).chmod(0o755)
+        for path in (Path(folder), *Path(folder).iterdir()):
+            os.setxattr(path, "security.selinux", b"system_u:object_r:sshd_key_t:s0\0")
         command = ["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-d", folder, str(disk), "4M"]
-        subprocess.run(command, check=True)
+        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
     return disk
 
 
