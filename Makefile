@@ -9,6 +9,7 @@ SHELL := /bin/sh
 LAB_NAME ?= $(shell sed -n 's/^lab_name: *//p' settings/lab.yml)
 DEBIAN ?= $(shell sed -n 's/^lab_debian: *"\(.*\)"/\1/p' settings/lab.yml)
 HOST ?= segment1
+FORMAT ?= text
 export LAB_NAME LAB_SUBNET LAB_POSTGRESQL_FIRST_PORT DEBIAN
 
 # Text of a person reaches programs through the environment, and neither make nor a shell reads it.
@@ -31,7 +32,7 @@ NEED_HOST = @[ "$$($(AS_ROOT) docker container inspect --format '{{.State.Runnin
 	  'Bring it up: make up' >&2; exit 1; }
 PSQL = -u postgres "$(CONTAINER)" psql -X
 
-.PHONY: help up down status sql psql shell test lint docs bench lock bootstrap dev
+.PHONY: help up down status check sql psql shell test lint docs bench lock bootstrap dev
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -43,8 +44,11 @@ up: ## build everything, start the lab and ask its hosts a question
 down: bootstrap ## remove everything the lab has in Docker; caches stay
 	@$(PLAYBOOK) playbooks/lab_down.yml
 
-status: bootstrap ## show what is up
-	@$(PLAYBOOK) playbooks/lab_status.yml
+status: bootstrap ## show the state of every piece of every host; FORMAT=json for programs
+	@$(PLAYBOOK) playbooks/status.yml -e status_format=$(FORMAT)
+
+check: bootstrap ## tell how the hosts differ from what is asked, and change nothing
+	@$(PLAYBOOK) playbooks/check.yml
 
 sql: ## run SQL='...' on HOST=segment1
 	$(NEED_HOST)

@@ -14,7 +14,8 @@ type: stdout
 short_description: One line a play, with its time; failures in full
 description:
   - Prints the name of every play and how long it took, what debug tasks say, and for every failure the host, the task
-    and the cause. Everything else is left out.
+    and the cause. Everything else is left out. Failures go to standard error.
+  - A play with the variable C(phases_silent) has no line of its own.
 """
 
 _CAUSES = ("msg", "stderr", "module_stderr", "stdout", "module_stdout", "reason")
@@ -37,7 +38,7 @@ class CallbackModule(CallbackBase):
     def v2_playbook_on_play_start(self, play: Any) -> None:
         """Begin a phase."""
         self._end_phase()
-        self._phase = play.get_name().strip()
+        self._phase = None if play.get_vars().get("phases_silent") else play.get_name().strip()
         self._started = time.monotonic()
         self._changed = set()
 
@@ -77,10 +78,12 @@ class CallbackModule(CallbackBase):
     def _show_failure(self, what: str, result: Any) -> None:
         details: dict[str, Any] = result._result
         failed_items = [item for item in details.get("results", []) if item.get("failed")] or [details]
-        self._display.display(f"\n{result._host.get_name()} {what}: {result._task.get_name()}", color="red")
+        self._display.display(
+            f"\n{result._host.get_name()} {what}: {result._task.get_name()}", color="red", stderr=True
+        )
         for item in failed_items:
             for cause in self._causes(item):
-                self._display.display(cause, color="red")
+                self._display.display(cause, color="red", stderr=True)
 
     @staticmethod
     def _causes(details: dict[str, Any]) -> list[str]:

@@ -24,8 +24,8 @@ def callback() -> CallbackModule:
     return module
 
 
-def play(name: str) -> Any:
-    return SimpleNamespace(get_name=lambda: name)
+def play(name: str, **variables: Any) -> Any:
+    return SimpleNamespace(get_name=lambda: name, get_vars=lambda: variables)
 
 
 def result(action: str = "ansible.builtin.apt", **details: Any) -> Any:
@@ -44,6 +44,12 @@ def test_a_play_is_one_line_with_its_time_and_changes(callback: CallbackModule) 
     callback.v2_playbook_on_play_start(play("Ask"))
     callback.v2_playbook_on_stats(None)
     assert callback._display.text == "Provision: 0 s, 1 changes\nAsk: 0 s\n"
+
+
+def test_a_silent_play_has_no_line(callback: CallbackModule) -> None:
+    callback.v2_playbook_on_play_start(play("Look", phases_silent=True))
+    callback.v2_playbook_on_stats(None)
+    assert callback._display.text == ""
 
 
 def test_debug_speaks_for_its_play(callback: CallbackModule) -> None:
