@@ -6,7 +6,6 @@ Pure functions: addresses are compared over all hosts of a run before any host i
 from __future__ import annotations
 
 import ipaddress
-import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -147,12 +146,15 @@ def cni_problems(hosts: Mapping[str, Mapping[str, Any]]) -> list[str]:
         problems += [line for line in wrong if line not in problems]
         if not wrong:
             blocks |= _blocks(host, networks, given["ranges"], problems)
-    in_order = sorted(blocks.items(), key=lambda item: item[1])
-    for (one, (version, _, last)), (other, (other_version, first, _)) in itertools.pairwise(in_order):
-        if version == other_version and first <= last:
+    reaching: tuple[str, Block] | None = None
+    for other, block in sorted(blocks.items(), key=lambda item: item[1]):
+        if reaching and reaching[1][0] == block[0] and block[1] <= reaching[1][2]:
             problems.append(
-                f"the ranges of {one} and of {other} overlap: give each host ranges of its own (cni_plugins_ranges)"
+                f"the ranges of {reaching[0]} and of {other} overlap: "
+                "give each host ranges of its own (cni_plugins_ranges)"
             )
+        if not reaching or (block[0], block[2]) > (reaching[1][0], reaching[1][2]):
+            reaching = (other, block)
     return problems
 
 
