@@ -17,6 +17,7 @@ _RELEASES = {"type": "array", "items": {"type": "string"}, "minItems": 1}
 _TEXT_MAP = {"type": "object", "additionalProperties": {"type": "string"}}
 
 _PACKAGE_FOLDERS = ("src", "images")
+PACKAGE_BUILDER = "package_builder"
 
 IMAGE_SCHEMA = {
     "type": "object",
@@ -62,6 +63,7 @@ PACKAGE_SCHEMA = {
         "architecture": {"enum": ["any", "all"]},
         "sources": _TEXTS,
         "depends": _TEXTS,
+        "image": {"type": "string"},
         "build": _TEXTS,
         "go": {
             "type": "object",
@@ -150,6 +152,8 @@ class Package:
     """Name -> a file of the builder image that tests want beside the package."""
     maintainer_scripts: dict[str, str]
     go: GoPrograms | None = None
+    image: str = PACKAGE_BUILDER
+    """The image in which it is built."""
 
 
 def image_names() -> list[str]:
@@ -244,6 +248,7 @@ def load_package(name: str, debian: str) -> Package:
         artefacts={key: filled(value) for key, value in text.get("artefacts", {}).items()},
         maintainer_scripts=text.get("maintainer_scripts", {}),
         go=GoPrograms(**text["go"]) if "go" in text else None,
+        image=text.get("image", PACKAGE_BUILDER),
     )
 
 

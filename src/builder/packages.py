@@ -1,4 +1,4 @@
-"""Builds Debian packages of our components, in a container of the image package_builder without a network."""
+"""Builds Debian packages of our components, in a container without a network."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from builder.description import Package, load_image, load_package, package_folde
 from builder.images import Say, build_image, image_key
 from builder.project import ROOT, settings
 
-BUILDER_IMAGE = "package_builder"
 _KIND = "packages"
 _BUILD_USER = 10000
 """Who compiles in the container when the builder itself runs as root."""
@@ -57,7 +56,7 @@ def build_package(name: str, release: str, *, say: Say) -> BuiltPackage:
     with cache.locked(f"package-{name}-{release}"):
         if found := _cached(package):
             return found
-        image = build_image(BUILDER_IMAGE, release, say=say)
+        image = build_image(package.image, release, say=say)
         image.load()
         built = _build(package, image.tag)
         cache.prune(_KIND, f"{name}-{release}")
@@ -72,7 +71,7 @@ def package_key(package: Package) -> str:
         "own": cache.tree_digest(package_folder(package.name, ROOT)),
         "builder": cache.file_digest(Path(__file__)),
         "go": golang.toolchain_key() if package.go else "",
-        "image": image_key(load_image(BUILDER_IMAGE, package.debian)),
+        "image": image_key(load_image(package.image, package.debian)),
         "version": project.version(),
         "epoch": settings().source_date_epoch,
     })  # fmt: skip
