@@ -114,8 +114,11 @@ def mixed_drivers(configurations: dict[str, str], version: int, root: Path = Pat
         "kubelet": kubelet_driver,
     }
     found = {}
+    texts = {name: _read(root / file.lstrip("/")) for name, file in configurations.items()}
+    if texts.get("kubelet") is None:
+        texts["containerd"] = None  # nobody asks it for pods
     for name, file in configurations.items():
-        text = _read(root / file.lstrip("/"))
+        text = texts[name]
         driver = None if text is None else drivers[name](text)
         if driver:
             found[f"{name} ({file})"] = driver

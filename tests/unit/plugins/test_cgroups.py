@@ -168,9 +168,11 @@ def test_what_docker_does_unless_told(tmp_path: Path) -> None:
     assert "docker (/etc/docker.json): cgroupfs" in mixed(tmp_path, version=1, docker="{}", kubelet="systemd")
 
 
-def test_a_containerd_that_serves_docker_alone(tmp_path: Path) -> None:
-    assert mixed(tmp_path, docker="systemd", containerd='disabled_plugins = ["cri"]\n') == ""
-    assert mixed(tmp_path, docker="systemd", containerd="version = 2\n") == ""
+def test_a_containerd_that_nobody_asks_for_pods(tmp_path: Path) -> None:
+    assert mixed(tmp_path, docker="systemd", containerd="cgroupfs") == ""
+    assert "containerd" in mixed(tmp_path, kubelet="systemd")
+    assert mixed(tmp_path, containerd='disabled_plugins = ["cri"]\n') == ""
+    assert mixed(tmp_path, containerd="version = 2\n") == ""
 
 
 @pytest.mark.parametrize(
