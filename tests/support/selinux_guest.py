@@ -6,12 +6,10 @@ python -m tests.support.selinux_guest start DIRECTORY, and stop: a playbook call
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -21,6 +19,7 @@ from tests.support import qemu
 from tests.support.segment_host import wait_until
 
 HOST = "guest"
+KEY_LABEL = "system_u:object_r:sshd_key_t:s0"
 IMAGE = "selinux_guest"
 RELEASE = "13"
 BOOT_S = 180
@@ -67,7 +66,7 @@ def start(directory: Path) -> None:
     disk = build_disk(IMAGE, RELEASE, say=lambda line: print(line, file=sys.stderr))
     directory.mkdir(parents=True, exist_ok=True)
     port = qemu.free_port()
-    access = _access(directory, port)
+    _make_access(directory, port)
     machine = qemu.Machine(
         directory=directory,
         kernel=disk.kernel,
@@ -75,7 +74,7 @@ def start(directory: Path) -> None:
         # mitigations guard against neighbours that an emulated processor does not have
         arguments="root=/dev/vda rw security=selinux selinux=1 enforcing=1 quiet mitigations=off",
         memory_mb=3072,
-        disks=[qemu.Disk(disk.disk), qemu.Disk(access, read_only=True)],
+        disks=[qemu.Disk(_disk_with_keys(directory, disk.disk), keep=True)],
         forwarded={port: 22},
     )
     machine.start()
@@ -165,8 +164,8 @@ class Guest:
         return [Denial.of(line) for line in self.run(f"grep -a 'avc:  denied' {AUDIT_LOG} || true").splitlines()]
 
 
-def _access(directory: Path, port: int) -> Path:
-    """Make keys for this machine alone, the disk that carries them into it, and the way in. Returns the disk."""
+def _make_access(directory: Path, port: int) -> None:
+    """Make keys for this machine alone, and the way in."""
     for name in ("host_key", "key"):
         (directory / name).unlink(missing_ok=True)
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", directory / name], check=True)
@@ -190,16 +189,22 @@ def _access(directory: Path, port: int) -> Path:
     }
     lines = [f"Host {HOST}", *(f"  {key} {value}" for key, value in options.items())]
     config(directory).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    disk = directory / "access.img"
-    disk.unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory() as folder:
-        shutil.copy(directory / "host_key", Path(folder, "host_key"))
-        shutil.copy(directory / "key.pub", Path(folder, "authorized_keys"))
-        Path(folder).chmod(0o755)
-        for path in (Path(folder), *Path(folder).iterdir()):
-            os.setxattr(path, "security.selinux", b"system_u:object_r:sshd_key_t:s0\0")
-        command = ["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-d", folder, str(disk), "4M"]
-        subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+
+
+def _disk_with_keys(directory: Path, original: Path) -> Path:
+    """Return a copy of the disk that lets in who has the key: the guest never sees the file system changed under it."""
+    disk = directory / "disk.img"
+    subprocess.run(["cp", "--sparse=always", "--reflink=auto", original, disk], check=True)
+    requests = ["cd /etc/ssh/access"]
+    for source, name in (("host_key", "host_key"), ("key.pub", "authorized_keys")):
+        requests.append(f"write {directory / source} {name}")
+        requests.append(f"set_inode_field {name} uid 0")
+        requests.append(f"ea_set {name} security.selinux {KEY_LABEL}")
+    command = ["debugfs", "-w", "-f", "-", str(disk)]
+    done = subprocess.run(command, input="\n".join(requests), capture_output=True, text=True, check=False)
+    listed = subprocess.run(["debugfs", "-R", "ls /etc/ssh/access", disk], capture_output=True, text=True, check=True)
+    if "authorized_keys" not in listed.stdout:
+        raise qemu.MachineError(f"the keys could not be written: {done.stderr or done.stdout}")
     return disk
 
 
