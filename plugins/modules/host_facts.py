@@ -38,6 +38,9 @@ ansible_facts:
     container:
       description: Whether the host is a container, that is shares its kernel with the machine it runs on.
       type: bool
+    selinux:
+      description: The kernel's C(mode) (enforcing, permissive or disabled), and whether its policy knows C(containers).
+      type: dict
     unfinished:
       description: Names of packages whose installation was interrupted.
       type: list
@@ -49,6 +52,7 @@ import subprocess
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.host_selinux import containers, mode
 
 UNFINISHED = ("half-installed", "unpacked", "half-configured", "triggers-awaited", "triggers-pending")
 
@@ -89,6 +93,7 @@ def main() -> None:
         "distribution_major_version": release,
         "installed": installed(listing),
         "unfinished": unfinished(listing),
+        "selinux": {"mode": mode(), "containers": containers()},
         # systemd, and only in a container, writes down there what kind it runs in
         "container": Path("/run/systemd/container").exists(),
     }

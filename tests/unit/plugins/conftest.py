@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from plugins.module_utils import host_memory, huge_pages, slice_limits
+from plugins.module_utils import host_memory, host_selinux, huge_pages, origin, slice_limits
 
 sys.modules.setdefault("ansible.module_utils.host_memory", host_memory)
+sys.modules.setdefault("ansible.module_utils.origin", origin)
 sys.modules.setdefault("ansible.module_utils.slice_limits", slice_limits)
 sys.modules.setdefault("ansible.module_utils.huge_pages", huge_pages)
+sys.modules.setdefault("ansible.module_utils.host_selinux", host_selinux)
