@@ -126,6 +126,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.host_memory import memory_bytes
+from ansible.module_utils.origin import begin
 
 # adjtimex(2) returns this when nothing keeps the clock right.
 TIME_ERROR = 5
@@ -426,6 +427,13 @@ def runc_version(minimum: str) -> tuple[str, bool]:
     return version, compared.returncode == 0
 
 
+def packages() -> list[str]:
+    """Return the names of the packages that are installed."""
+    query = ["dpkg-query", "--show", "--showformat=${db:Status-Status} ${Package}\\n"]
+    listing = subprocess.run(query, capture_output=True, text=True, check=False).stdout
+    return [name for status, _, name in (line.partition(" ") for line in listing.splitlines()) if status == "installed"]
+
+
 def report(problems: list[str]) -> str:
     """Return one readable message with all problems."""
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
@@ -474,6 +482,9 @@ def main() -> None:
         module.warn(line)
     if out.problems:
         module.fail_json(msg=report(out.problems), problems=out.problems, notes=out.notes)
+    if not module.check_mode:
+        # the first thing on a host: from here on it is changed
+        begin(packages())
     module.exit_json(changed=False, problems=[], notes=out.notes)
 
 

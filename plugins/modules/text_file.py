@@ -9,7 +9,8 @@ short_description: Make a file have a text, an owner and a mode
 description:
   - Does in one execution on the host what M(ansible.builtin.template) needs two for.
   - The text is rendered on the control node, with the lookup C(ansible.builtin.template).
-  - The file is replaced in one step and only after C(validate) has agreed.
+  - The file is replaced in one step and only after C(validate) has agreed. What it was before the first change is
+    written down on the host, for destroy.yml.
 options:
   path:
     description: The file. Its directory exists.
@@ -59,6 +60,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.origin import remember
 
 
 def replace(module: AnsibleModule, path: Path, text: str) -> None:
@@ -99,6 +101,7 @@ def main() -> None:
         if not module.check_mode:
             if before is not None and module.params["backup"]:
                 result["backup_file"] = module.backup_local(str(path))
+            remember(path)
             replace(module, path, text)
     if path.exists():
         attributes = module.load_file_common_arguments(module.params, path=str(path))

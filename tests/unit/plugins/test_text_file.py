@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -13,6 +14,17 @@ import pytest
 from plugins.modules import text_file
 
 MODULE = Path(text_file.__file__)
+ROOT = MODULE.parents[2]
+# What Ansible does: our module_utils are there; and the record of what was there before is the test's own.
+START = """
+import os, runpy, sys
+from pathlib import Path
+from plugins.module_utils import origin
+origin.FOLDER = Path(os.environ["ORIGIN"])
+sys.modules["ansible.module_utils.origin"] = origin
+sys.argv = ["text_file"]
+runpy.run_path(os.environ["MODULE"], run_name="__main__")
+"""
 
 
 def run(path: Path, text: str, *, check: bool = False, **options: Any) -> dict[str, Any]:
@@ -24,7 +36,9 @@ def run(path: Path, text: str, *, check: bool = False, **options: Any) -> dict[s
         **options,
     }
     done = subprocess.run(
-        [sys.executable, str(MODULE)],
+        [sys.executable, "-c", START],
+        cwd=ROOT,
+        env={**os.environ, "MODULE": str(MODULE), "ORIGIN": str(path.parent / "origin")},
         input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
         capture_output=True,
         text=True,
