@@ -101,8 +101,10 @@ def data_directory(configuration: Path) -> Path | None:
 def newest_change(configuration: Path) -> float:
     """Return when the newest configuration file was changed, in seconds since 1970."""
     files = [*configuration.glob("*.conf"), *(configuration / "conf.d").glob("*.conf")]
-    # These two are read by the service manager's scripts, never by the server.
-    return max((file.stat().st_mtime for file in files if file.name not in ("pg_ctl.conf", "start.conf")), default=0.0)
+    # The first two are read by the service manager's scripts, never by the server; the third only when it starts, for
+    # which the role hugepages cares.
+    others = ("pg_ctl.conf", "start.conf", "hugepages.conf")
+    return max((file.stat().st_mtime for file in files if file.name not in others), default=0.0)
 
 
 def ask(port: int) -> dict[str, Any] | None:

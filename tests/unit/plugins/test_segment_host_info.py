@@ -23,6 +23,7 @@ def test_the_newest_file_that_the_server_reads(tmp_path: Path) -> None:
         ("pg_hba.conf", 20),
         ("conf.d/x.conf", 30),
         ("start.conf", 40),
+        ("conf.d/hugepages.conf", 45),
         ("environment", 50),
     ):
         (tmp_path / name).touch()
