@@ -10,6 +10,9 @@ FILES = {
     "faults": "molecule/default/tests/test_faults.py",
     "sandbox": "molecule/default/tests/test_sandbox.py",
     "bad_input": "molecule/default/tests/test_bad_input.py",
+    "cgroups": "molecule/default/tests/test_cgroups.py",
+    "limits": "molecule/everything_changed/tests/test_d_cgroups.py",
+    "hugepages": "molecule/everything_changed/tests/test_z_hugepages.py",
     "server": "tests/integration/protocol_server/test_faults.py",
     "leases": "tests/integration/protocol_server/test_leases.py",
     "resources": "tests/integration/protocol_server/test_resources.py",
@@ -20,6 +23,7 @@ FILES = {
     "control": "tests/unit/protocol_server/test_control.py",
     "conformance": "molecule/default/tests/test_conformance.py",
     "fuzz": "tests/integration/fuzz/test_fuzz.py",
+    "storage": "tests/integration/storage/test_storage.py",
 }
 REGRESSION = ROOT / "src/plcontainer/sql"
 
