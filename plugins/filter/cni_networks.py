@@ -6,6 +6,7 @@ Pure functions: addresses are compared over all hosts of a run before any host i
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -72,6 +73,16 @@ def _ends(own: Mapping[str, str]) -> tuple[int, int]:
     )
 
 
+def _usable(own: Mapping[str, str], number: int) -> list[str]:
+    """Return the first addresses that pods of a host may get, ``number`` at most. A gateway's is none of them."""
+    subnet = ipaddress.ip_network(own["subnet"])
+    address = ipaddress.IPv4Address if subnet.version == 4 else ipaddress.IPv6Address
+    gateway = int(ipaddress.ip_address(own["gateway"])) if "gateway" in own else int(subnet.network_address) + 1
+    first, last = _ends(own)
+    found = (str(address(one)) for one in range(first, last + 1) if one != gateway)
+    return list(itertools.islice(found, number))
+
+
 def _problems_of(network: Network) -> Iterator[str]:
     name = str(network.get("name", ""))
     kind = network.get("type")
@@ -127,7 +138,7 @@ def _blocks(host: str, networks: Sequence[Network], ranges: Ranges, problems: li
             problems.append(f"{host}: range of {network['name']}: {error}")
             continue
         first, last = _ends(own)
-        if network["type"] == "sriov" and last - first + 1 < network["vfs"]:
+        if network["type"] == "sriov" and len(_usable(own, network["vfs"])) < network["vfs"]:
             problems.append(f"{host}: range of {network['name']} has fewer addresses than virtual functions")
         found[f"{network['name']} of {host}"] = (_family(own["subnet"]), first, last)
     return found
@@ -236,12 +247,11 @@ def _plugins(network: Network, own: Mapping[str, str], data: str) -> list[dict[s
 
 def _virtual_functions(network: Network, own: Mapping[str, str], addresses: list[str]) -> Iterator[dict[str, Any]]:
     """Yield a network for each virtual function; where there are none, one that shares the interface instead."""
-    family = ipaddress.IPv4Address if own and _family(own["subnet"]) == 4 else ipaddress.IPv6Address
     for index in range(int(network["vfs"])):
         part = {**own}
         if own:
             # each has a store of its own of addresses that are in use, so each has its own address
-            part["start"] = part["end"] = str(family(_ends(own)[0] + index))
+            part["start"] = part["end"] = _usable(own, int(network["vfs"]))[index]
         if addresses:
             one = {**network, "type": "host-device"}
             device: dict[str, Any] = {"device": None, "pciBusID": addresses[index]}

@@ -26,7 +26,7 @@ NEEDED_MODULES = ("9pnet_virtio", "9p")
 INIT = """#!/bin/busybox sh
 for module in /modules/*; do /bin/busybox insmod $module; done
 mount() { /bin/busybox mkdir -p "$4"; /bin/busybox mount -t "$1" -o "$2" "$3" "$4"; }
-share() { mount 9p "trans=virtio,version=9p2000.L,msize=262144,ro" "$1" "$2"; }
+share() { mount 9p "trans=virtio,version=9p2000.L,msize=262144,cache=loose,ro" "$1" "$2"; }
 share root /root
 mount proc rw proc /root/proc
 mount sysfs rw sysfs /root/sys

@@ -39,6 +39,10 @@ def run(*argv: str) -> str:
     return done.stdout
 
 
+def uptime() -> float:
+    return float(Path("/proc/uptime").read_text().split()[0])
+
+
 def tell(name: str, value: Any) -> None:
     print(f"RESULT {json.dumps({name: value})}", flush=True)
 
@@ -61,6 +65,7 @@ def interfaces(*where: str) -> dict[str, list[str]]:
 def main() -> None:
     from cni_networks import cni_files, cni_udev_rules  # type: ignore[import-not-found]
 
+    tell("seconds to the script", uptime())
     tell("without a driver", ask(interfaces={"eth0": 3}))
     run("modprobe", "igb")
     tell("before", ask())
@@ -95,6 +100,7 @@ def main() -> None:
     tell("pod after", interfaces("-n", "pod"))
     tell("host after", interfaces())
     tell("fewer", ask(interfaces={"eth0": 2}))
+    tell("seconds to the end", uptime())
 
 
 if __name__ == "__main__":

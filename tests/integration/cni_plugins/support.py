@@ -11,28 +11,7 @@ from typing import Any
 
 from plugins.filter.cni_networks import cni_files
 
-SERVE = """
-import socket, sys
-listener = socket.create_server((sys.argv[1], int(sys.argv[2])))
-print("ready", flush=True)
-connection, peer = listener.accept()
-size = 0
-while part := connection.recv(65536):
-    size += len(part)
-connection.sendall(f"{peer[0]} {size}".encode())
-"""
-
-SEND = """
-import socket, sys, time
-source, address, port, size = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
-connection = socket.create_connection((address, port), 5, (source, 0) if source else None)
-connection.settimeout(30)
-started = time.monotonic()
-connection.sendall(bytes(size))
-connection.shutdown(socket.SHUT_WR)
-print(connection.recv(100).decode(), time.monotonic() - started)
-"""
-
+from tests.support.pods import SEND, SERVE
 
 # cnitool notes what it did in a place that nobody can change; this namespace of mounts has its own there
 OWN_CACHE = 'mkdir -p "$0" /var/lib/cni; mount --bind "$0" /var/lib/cni; exec "$@"'

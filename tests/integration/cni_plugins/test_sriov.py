@@ -25,6 +25,7 @@ def results(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     files += [ROOT / "plugins/filter/cni_networks.py", programs / "cnitool"]
     with Guest(folder / "machine", share(folder / "shared", files)).machine() as machine:
         console = machine.wait_for_end(POWER_OFF_S)
+    print(console)
     found: dict[str, Any] = {}
     for line in console.splitlines():
         if line.startswith("RESULT "):
@@ -59,7 +60,7 @@ def test_check_mode_knows_the_functions_before_they_are_there(results: dict[str,
 
 def test_a_function_moves_into_a_pod_and_back(results: dict[str, Any]) -> None:
     assert len(results["host before"]) == 4
-    assert results["pod"] == {"eth0": ["10.97.0.2"]}
+    assert results["pod"] == {"eth0": ["10.97.0.3"]}
     assert len(results["host meanwhile"]) == 3
     assert results["pod after"] == {}
     assert results["host after"].keys() == results["host before"].keys()

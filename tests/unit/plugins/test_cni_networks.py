@@ -59,7 +59,7 @@ def test_networks_that_work_together() -> None:
         ([PODS, {**FAST, "vfs": 0}], "vfs is the number"),
         ([PODS, FAST, {**FAST, "name": "x", "subnet": ""}], "interface ens1: one network of type sriov"),
         ([PODS, {**DATA, "subnet": "10.244.7.0/24"}], "the ranges of pods of one and of data of one overlap"),
-        ([PODS, {**FAST, "subnet": "10.97.0.0/30", "vfs": 3}], "has fewer addresses than virtual functions"),
+        ([PODS, {**FAST, "subnet": "10.97.0.0/30", "vfs": 2}], "has fewer addresses than virtual functions"),
     ],
 )
 def test_networks_that_are_refused(networks: list[dict[str, Any]], message: str) -> None:
@@ -171,7 +171,7 @@ def test_without_virtual_functions_the_interface_is_shared_under_the_same_names(
     made = files([PODS, {**FAST, "subnet": "fd00::/64"}])
     found = [made[f"fast-vf{index}.conflist"]["plugins"][0] for index in (0, 1)]
     assert [(plugin["type"], plugin["master"]) for plugin in found] == [("macvlan", "ens1")] * 2
-    assert found[1]["ipam"]["ranges"][0][0]["rangeStart"] == "fd00::2"
+    assert found[1]["ipam"]["ranges"][0][0]["rangeStart"] == "fd00::3"
 
 
 def test_what_is_made_again_at_a_start_of_the_host() -> None:
