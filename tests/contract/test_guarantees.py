@@ -23,7 +23,10 @@ FILES = {
     "control": "tests/unit/protocol_server/test_control.py",
     "conformance": "molecule/default/tests/test_conformance.py",
     "fuzz": "tests/integration/fuzz/test_fuzz.py",
+    "selinux": "molecule/selinux/tests/test_enforcing.py",
     "storage": "tests/integration/storage/test_storage.py",
+    "networks": "tests/integration/cni_plugins/test_networks.py",
+    "sriov": "tests/integration/cni_plugins/test_sriov.py",
 }
 REGRESSION = ROOT / "src/plcontainer/sql"
 
