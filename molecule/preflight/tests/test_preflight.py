@@ -90,6 +90,16 @@ def test_an_old_runc(segment: SegmentHost, policy: str, refused: bool) -> None:
     assert "is older than 99; upgrade the package" in " ".join((done.stdout + done.stderr).split())
 
 
+@pytest.mark.parametrize("mode", ["enforcing", "permissive"])
+def test_selinux_that_is_not_there_is_refused(segment: SegmentHost, mode: str) -> None:
+    done = preflight(segment, selinux_policy_mode=mode)
+    assert done.returncode != 0
+    said = " ".join((done.stdout + done.stderr).split())
+    assert f"selinux_policy_mode is {mode}, and the kernel of this host runs without SELinux: install" in said
+    assert recap(done.stdout)[segment.name]["changed"] == 0
+    assert not segment.host.file("/etc/plcontainer").exists
+
+
 def test_a_host_that_is_fit_passes(segment: SegmentHost) -> None:
     done = preflight(segment, "--check")
     assert done.returncode == 0, done.stdout
