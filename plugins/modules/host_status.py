@@ -221,14 +221,23 @@ def read(path: Path) -> str:
         return ""
 
 
+def selinux(root: Path = ROOT) -> Piece:
+    """Return the state of SELinux, and what the role selinux_policy was asked for."""
+    enforce = read(root / "sys/fs/selinux/enforce")
+    state = {"1": "enforcing", "0": "permissive"}.get(enforce, "not in this kernel or off")
+    try:
+        asked = str(json.loads(read(root / "etc/plcontainer/selinux.json"))["asked"])
+    except (ValueError, KeyError, TypeError):
+        return piece("kernel", "SELinux", state)
+    return piece("kernel", "SELinux", f"{state}, asked for {asked}", asked != "enforcing" or state == "enforcing")
+
+
 def kernel(root: Path = ROOT) -> list[Piece]:
     """Return the state of SELinux, cgroups and huge pages."""
-    enforce = read(root / "sys/fs/selinux/enforce")
-    selinux = {"1": "enforcing", "0": "permissive"}.get(enforce, "not in this kernel or off")
     version = "2" if (root / "sys/fs/cgroup/cgroup.controllers").exists() else "1"
     controllers = read(root / "sys/fs/cgroup/cgroup.controllers")
     found = [
-        piece("kernel", "SELinux", selinux),
+        selinux(root),
         piece("kernel", "cgroups", f"version {version}" + (f": {controllers}" if controllers else "")),
     ]
     for pool in sorted((root / "sys/kernel/mm/hugepages").glob("hugepages-*")):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from plugins.filter.status import status_lines, status_report
-from plugins.modules.host_status import directories, kernel, last_line, piece
+from plugins.modules.host_status import directories, kernel, last_line, piece, selinux
 
 WELL = piece("service", "docker.service", "active, enabled")
 ILL = piece("service", "protocol_server.service", "failed, enabled", ok=False)
@@ -61,6 +61,18 @@ def test_the_kernel_tells_what_it_has(tmp_path: Path) -> None:
         "cgroups": "version 2: cpu memory",
         "huge pages of 2048 KiB": "8, 3 are free",
     }
+
+
+def test_selinux_that_was_to_enforce_and_does_not_is_not_well(tmp_path: Path) -> None:
+    for name, text in {"sys/fs/selinux/enforce": "0", "etc/plcontainer/selinux.json": '{"asked": "enforcing"}'}.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(text, encoding="ascii")
+    assert selinux(tmp_path) == piece("kernel", "SELinux", "permissive, asked for enforcing", ok=False)
+    (tmp_path / "sys/fs/selinux/enforce").write_text("1", encoding="ascii")
+    assert selinux(tmp_path)["ok"] is True
+    (tmp_path / "etc/plcontainer/selinux.json").write_text('{"asked": "auto"}', encoding="ascii")
+    (tmp_path / "sys/fs/selinux/enforce").unlink()
+    assert selinux(tmp_path) == piece("kernel", "SELinux", "not in this kernel or off, asked for auto")
 
 
 def test_too_little_space_is_not_well(tmp_path: Path) -> None:
