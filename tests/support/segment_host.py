@@ -204,9 +204,9 @@ def host_names(scenario: Path) -> list[str]:
     return list(hosts["segment_hosts"]["hosts"])
 
 
-def playbook(scenario: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run site.yml on the hosts of a molecule scenario."""
-    command = ["ansible-playbook", "-i", str(scenario / "inventory"), "site.yml", *arguments]
+def playbook(scenario: Path, *arguments: str, file: Path | str = "site.yml") -> subprocess.CompletedProcess[str]:
+    """Run site.yml, or another playbook, on the hosts of a molecule scenario."""
+    command = ["ansible-playbook", "-i", str(scenario / "inventory"), str(file), *arguments]
     # as a user runs it: molecule has settings of its own, and a terminal would break lines
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("ANSIBLE_", "MOLECULE_"))}
     environment |= {"ANSIBLE_NOCOLOR": "1", "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.default", "COLUMNS": "1000"}
