@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a host was before it was provisioned: written down as it is changed, for destroy.yml to bring it back.
 
-One file holds the packages, users, groups and kernel parameters that there were before the first run, and each file as
-it was before the first time that it was written.
+One file holds the packages, users, groups, directories and kernel parameters that there were before the first run, and
+each file as it was before the first time that it was written.
 """
 
 from __future__ import annotations
@@ -57,6 +57,12 @@ def first_lines(path: Path) -> list[str]:
     return sorted(line.partition(":")[0] for line in path.read_text(encoding="utf-8").splitlines() if line)
 
 
+def directories(root: Path) -> list[str]:
+    """Return the directories that files of roles may lie in."""
+    tops = (root / "etc", root / "usr/local")
+    return sorted(f"/{Path(folder).relative_to(root)}" for top in tops for folder, _, _ in os.walk(top))
+
+
 def kernel_parameters(root: Path) -> dict[str, str]:
     """Return all kernel parameters that can be read, by their dotted name."""
     found = {}
@@ -79,6 +85,7 @@ def begin(packages: list[str], root: Path = Path("/"), folder: Path | None = Non
         origin["packages"] = sorted(packages)
         origin["users"] = first_lines(root / "etc/passwd")
         origin["groups"] = first_lines(root / "etc/group")
+        origin["directories"] = directories(root)
         origin["kernel_parameters"] = kernel_parameters(root)
 
 

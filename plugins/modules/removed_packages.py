@@ -46,6 +46,7 @@ removed:
   elements: str
 """
 
+import re
 import subprocess
 from fnmatch import fnmatch
 
@@ -57,7 +58,11 @@ ENVIRONMENT = {
     "LC_ALL": "C.UTF-8",
     "DEBIAN_FRONTEND": "noninteractive",
 }
-APT = ["apt-get", "--assume-yes", "--quiet", "--option=Dpkg::Use-Pty=0", "--option=DPkg::Lock::Timeout=60"]
+APT = [
+    *("apt-get", "--assume-yes", "--quiet", "--option=Dpkg::Use-Pty=0", "--option=DPkg::Lock::Timeout=60"),
+    # that something else would like to have it was no reason to install it
+    *("--option=APT::AutoRemove::RecommendsImportant=false", "--option=APT::AutoRemove::SuggestsImportant=false"),
+]
 
 
 def matches(name: str, patterns: list[str]) -> bool:
@@ -75,6 +80,12 @@ def unneeded(simulation: str) -> set[str]:
     """Return what apt would remove, from what it says to --simulate."""
     rows = (line.split() for line in simulation.splitlines())
     return {row[1].partition(":")[0] for row in rows if row[:1] == ["Remv"] or row[:1] == ["Purg"]}
+
+
+def dependencies(listing: str) -> set[str]:
+    """Return the names in lines like those of the field Depends, alternatives included."""
+    found = re.findall(r"(?:^|[,|])\s*([a-z0-9][a-z0-9+.-]+)", listing, re.MULTILINE)
+    return set(found)
 
 
 def run(module: AnsibleModule, *command: str) -> str:
@@ -119,6 +130,10 @@ def main() -> None:
     if not mine or module.check_mode:
         module.exit_json(changed=bool(mine), removed=sorted(mine))
     # what was unneeded before is none of ours
+    # roles name what their packages need; from here on it is there for their sake alone
+    needed = dependencies(run(module, "dpkg-query", "--show", "--showformat=${Depends}\\n", *mine))
+    if automatic := sorted((needed & there.keys()) - before):
+        run(module, "apt-mark", "auto", *automatic)
     strangers = unneeded(run(module, *APT, "autoremove", "--simulate")) | set(module.params["keep_installed"])
     remove(module, mine)
     while rest := sorted(unneeded(run(module, *APT, "autoremove", "--simulate")) - strangers - before):

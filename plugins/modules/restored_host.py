@@ -132,18 +132,19 @@ class Restoration:
                         if not self._dry:
                             place.write_text(value, encoding="ascii")
 
-    def bring_files_back(self, files: dict[str, Any]) -> None:
+    def bring_files_back(self, files: dict[str, Any], directories: list[str]) -> None:
         """Make files what they were, and remove the folders that were made for them."""
         for name, before in files.items():
             path = Path(name)
-            if below(path, self._keep) or describe(path) == before:
+            # a file of a package or a cluster that is gone goes with its folder
+            if below(path, self._keep) or describe(path) == before or not path.parent.is_dir():
                 continue
             self.done.append(f"{path}: {'removed' if before is None else 'as it was'}")
             if not self._dry:
                 bring_back(path, before)
-        if not self._dry:
+        if directories and not self._dry:
             for name in sorted(files, reverse=True):
-                remove_empty(Path(name).parent)
+                remove_empty(Path(name).parent, directories)
 
     def remove_directories(self, paths: list[str]) -> None:
         """Remove directories with all they hold."""
@@ -197,9 +198,10 @@ def empty(path: Path) -> None:
             child.unlink()
 
 
-def remove_empty(path: Path) -> None:
-    """Remove a directory that is empty and belongs to no package, and so those above it."""
-    while path.is_dir() and not any(path.iterdir()) and not run("dpkg-query", "--search", str(path)):
+def remove_empty(path: Path, before: list[str]) -> None:
+    """Remove a directory that is empty and was not there before, and so those above it."""
+    known = {*before, "/", "/etc", "/usr/local"}
+    while path.is_dir() and str(path) not in known and not any(path.iterdir()):
         path.rmdir()
         path = path.parent
 
@@ -227,7 +229,7 @@ def main() -> None:
             work.drop_packet_filters(tables_without_rules())
     else:
         work.bring_parameters_back(files, origin.get("kernel_parameters", {}))
-        work.bring_files_back(files)
+        work.bring_files_back(files, origin.get("directories", []))
         work.remove_users(origin, asked["keep_users"])
         if FOLDER.is_dir():
             work.done.append(f"{FOLDER}: removed")

@@ -68,8 +68,16 @@ def test_a_host_is_described_once(tmp_path: Path, folder: Path) -> None:
         "packages": ["bash"],
         "users": ["root"],
         "groups": ["root"],
+        "directories": ["/etc"],
         "kernel_parameters": {"net.ipv4.conf.forwarding": "0"},
     }
+
+
+def test_a_folder_that_was_there_stays(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "old/new/newer"
+    new.mkdir(parents=True)
+    restored_host.remove_empty(new, [str(tmp_path), str(old)])
+    assert (old.is_dir(), (old / "new").exists()) == (True, False)
 
 
 def test_units_end_before_the_slices_that_they_run_in() -> None:
@@ -98,4 +106,6 @@ def test_what_apt_would_remove() -> None:
         "a": "installed",
         "c": "config-files",
     }
+    fields = "adduser, docker-cli (>= 1) | podman, python3:any (<< 3.14)\nlibc6\n"
+    assert removed_packages.dependencies(fields) == {"adduser", "docker-cli", "podman", "python3", "libc6"}
     assert removed_packages.matches("caisson-runtime-r", ["caisson-*"])
