@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.support.pods import Pods, namespaces
-from tests.support.segment_host import SegmentHost
+from tests.support.segment_host import SegmentHost, playbook, recap
 
 Options = dict[str, Any]
+SCENARIO = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture
@@ -79,3 +82,25 @@ def test_a_device_leaves_the_host_and_comes_back(segment: SegmentHost, options: 
         segment.run("ip", "link", "show", "spare0")
     finally:
         segment.run("ip", "link", "delete", "spare1")
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "message"),
+    [
+        (
+            "Refuse networks that cannot work together",
+            {"cni_plugins_ranges": {"data": {"start": "10.9.0.1"}}},
+            r"segment1: range of data: start 10\.9\.0\.1 is outside of 10\.234\.0\.0/24",
+        ),
+        (
+            "Look at SR-IOV",
+            {"cni_plugins_sriov": "required"},
+            r"SR-IOV is required of eth0, and this host is (unsupported_kernel|no_device)\. Its network interfaces: ",
+        ),
+    ],
+)
+def test_what_cannot_be_had_is_refused_before_anything_is_changed(task: str, options: Options, message: str) -> None:
+    done = playbook(SCENARIO, "--start-at-task", task, "--extra-vars", json.dumps(options))
+    assert done.returncode != 0
+    assert re.search(message, done.stdout), done.stdout
+    assert {host: count["changed"] for host, count in recap(done.stdout).items()} == {"segment1": 0}
