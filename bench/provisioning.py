@@ -48,7 +48,7 @@ def ping(*options: str) -> float:
 
 
 def site(*options: str) -> tuple[float, float]:
-    """Seconds of a run of site.yml and the part of its tasks that it skipped. Raises LabError when it changed a host."""
+    """Time (s) of a run of site.yml and the part of tasks skipped. Raises LabError when it changed one."""
     took, output = timed(str(ANSIBLE / "ansible-playbook"), "site.yml", *options)
     if set(re.findall(r"changed=(\d+)", output)) != {"0"}:
         raise LabError(f"site.yml changed something:\n{output}")
