@@ -26,6 +26,8 @@ FILES = {
     "selinux": "molecule/selinux/tests/test_enforcing.py",
     "labels": "tests/unit/protocol_server/test_selinux.py",
     "policy": "tests/integration/selinux_policy/test_policy.py",
+    "baseline": "molecule/default/tests/test_host_baseline.py",
+    "cis": "molecule/default/tests/test_cis_docker.py",
     "fitness": "molecule/preflight/tests/test_preflight.py",
     "storage": "tests/integration/storage/test_storage.py",
     "networks": "tests/integration/cni_plugins/test_networks.py",
