@@ -150,7 +150,10 @@ BAD_RUNTIMES = {
     ),
     "user root": (RUNTIME + '    user: "0:0"\n', "runtimes.yml:14: runtimes[0].user: '0:0' is not of the expected"),
     "user by name": (RUNTIME + "    user: postgres\n", "runtimes.yml:14: runtimes[0].user: 'postgres' is not of the"),
-    "user as YAML's number": (RUNTIME + "    user: 1000660000:0\n", "runtimes.yml:14: runtimes[0].user: must be of type string"),
+    "user as YAML's number": (
+        RUNTIME + "    user: 1000660000:0\n",
+        "runtimes.yml:14: runtimes[0].user: must be of type string",
+    ),
     "user too large": (
         RUNTIME + '    user: "4294967295"\n',
         "runtimes.yml:14: runtimes[0].user: ids are at most 4294967293",
