@@ -65,6 +65,10 @@ APT = [
 ]
 
 
+# Each is removed by the role that brought it, in its way, never for the sake of another: with one of them data go.
+SETTLED = ["caisson-*", "postgresql*", "docker*", "containerd*", "runc*", "iptables", "nftables"]
+
+
 def matches(name: str, patterns: list[str]) -> bool:
     """Tell whether one of the patterns is meant."""
     return any(fnmatch(name, pattern) for pattern in patterns)
@@ -80,6 +84,11 @@ def unneeded(simulation: str) -> set[str]:
     """Return what apt would remove, from what it says to --simulate."""
     rows = (line.split() for line in simulation.splitlines())
     return {row[1].partition(":")[0] for row in rows if row[:1] == ["Remv"] or row[:1] == ["Purg"]}
+
+
+def removable(names: set[str]) -> set[str]:
+    """Return those that may go because nothing needs them any more."""
+    return {name for name in names if not matches(name, SETTLED)}
 
 
 def dependencies(listing: str) -> set[str]:
@@ -132,11 +141,11 @@ def main() -> None:
     # what was unneeded before is none of ours
     # roles name what their packages need; from here on it is there for their sake alone
     needed = dependencies(run(module, "dpkg-query", "--show", "--showformat=${Depends}\\n", *mine))
-    if automatic := sorted((needed & there.keys()) - before):
+    if automatic := sorted(name for name in (needed & there.keys()) - before if not matches(name, SETTLED)):
         run(module, "apt-mark", "auto", *automatic)
     strangers = unneeded(run(module, *APT, "autoremove", "--simulate")) | set(module.params["keep_installed"])
     remove(module, mine)
-    while rest := sorted(unneeded(run(module, *APT, "autoremove", "--simulate")) - strangers - before):
+    while rest := sorted(removable(unneeded(run(module, *APT, "autoremove", "--simulate"))) - strangers - before):
         remove(module, rest)
     module.exit_json(changed=True, removed=sorted(there.keys() - known(run(module, *show)).keys()))
 

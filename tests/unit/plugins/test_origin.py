@@ -108,4 +108,5 @@ def test_what_apt_would_remove() -> None:
     }
     fields = "adduser, docker-cli (>= 1) | podman, python3:any (<< 3.14)\nlibc6\n"
     assert removed_packages.dependencies(fields) == {"adduser", "docker-cli", "podman", "python3", "libc6"}
+    assert removed_packages.removable({"postgresql-17", "caisson-runtime-r", "libpq5", "docker.io"}) == {"libpq5"}
     assert removed_packages.matches("caisson-runtime-r", ["caisson-*"])
