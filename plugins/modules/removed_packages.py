@@ -107,6 +107,9 @@ def run(module: AnsibleModule, *command: str) -> str:
 
 def remove(module: AnsibleModule, names: list[str]) -> None:
     """Remove packages; the configuration of those that are to keep it stays."""
+    along = unneeded(run(module, *APT, "remove", "--simulate", *names)) - set(names)
+    if taken := sorted(along - removable(along)):
+        module.fail_json(msg=f"{', '.join(taken)} would go with {', '.join(names)}; remove it in its own way first")
     keep = [name for name in names if matches(name, module.params["keep_configuration"])]
     purge = [name for name in names if name not in keep]
     if keep:
