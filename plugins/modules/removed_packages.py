@@ -146,7 +146,9 @@ def main() -> None:
     needed = dependencies(run(module, "dpkg-query", "--show", "--showformat=${Depends}\\n", *mine))
     if automatic := sorted(name for name in (needed & there.keys()) - before if not matches(name, SETTLED)):
         run(module, "apt-mark", "auto", *automatic)
-    strangers = unneeded(run(module, *APT, "autoremove", "--simulate")) | set(module.params["keep_installed"])
+    if stay := sorted(set(module.params["keep_installed"]) & there.keys()):
+        run(module, "apt-mark", "manual", *stay)
+    strangers = unneeded(run(module, *APT, "autoremove", "--simulate"))
     remove(module, mine)
     while rest := sorted(removable(unneeded(run(module, *APT, "autoremove", "--simulate"))) - strangers - before):
         remove(module, rest)
