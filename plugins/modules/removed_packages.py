@@ -66,7 +66,7 @@ APT = [
 
 
 # Each is removed by the role that brought it, in its way, never for the sake of another: with one of them data go.
-SETTLED = ["caisson-*", "postgresql*", "docker*", "containerd*", "runc*", "iptables", "nftables"]
+SETTLED = ["caisson-*", "postgresql*", "docker*", "containerd*", "runc*"]
 
 
 def matches(name: str, patterns: list[str]) -> bool:
