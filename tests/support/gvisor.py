@@ -38,7 +38,7 @@ def docker_with_runsc() -> Iterator[str]:
         "exec-root": str(root / "exec"),
         "hosts": [f"unix://{socket}"],
         "pidfile": str(root / "docker.pid"),
-        # its sandboxes have no network, and the machine's rules are another Docker's
+        # its sandboxes have no network
         "bridge": "none",
         "iptables": False,
         "runtimes": {"runsc": {"path": str(runsc()), "runtimeArgs": ["--host-uds=open", "--network=none"]}},
@@ -46,7 +46,11 @@ def docker_with_runsc() -> Iterator[str]:
     (root / "daemon.json").write_text(json.dumps(configuration), encoding="utf-8")
     with (root / "log").open("wb") as log:
         daemon = subprocess.Popen(
-            ["dockerd", "--config-file", str(root / "daemon.json")], stdout=log, stderr=log, start_new_session=True
+            # A Docker without a bridge removes docker0, which is another Docker's: it gets a network of its own.
+            ["unshare", "--net", "dockerd", "--config-file", str(root / "daemon.json")],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
     try:
         wait_until(lambda: _answers(socket) or daemon.poll() is not None, 60, "a Docker of the tests' own answers")

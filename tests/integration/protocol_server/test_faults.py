@@ -281,7 +281,15 @@ def small_docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Pat
     data, socket = root / "data", root / "docker.sock"
     data.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", data], check=True)
-    command = ["dockerd", f"--host=unix://{socket}", f"--data-root={data}", f"--exec-root={root}/exec"]
+    # A Docker without a bridge removes docker0, which is another Docker's: it gets a network of its own.
+    command = [
+        "unshare",
+        "--net",
+        "dockerd",
+        f"--host=unix://{socket}",
+        f"--data-root={data}",
+        f"--exec-root={root}/exec",
+    ]
     command += [f"--pidfile={root}/pid", "--bridge=none", "--iptables=false", "--ip-masq=false"]
     with (root / "log").open("wb") as log:
         daemon = subprocess.Popen(command, stdout=log, stderr=log)
