@@ -143,7 +143,8 @@ def test_what_is_the_machine_s_is_left_to_it(segment: SegmentHost) -> None:
 
 
 AUDITCTL = """
-cd "$1" && export LD_LIBRARY_PATH=$(echo "$PWD"/usr/lib/*-linux-gnu) PATH="$PWD/usr/sbin:$PWD/sbin:$PATH"
+cd "$1" && export PATH="$PWD/usr/sbin:$PWD/sbin:$PATH"
+LD_LIBRARY_PATH=$(printf %s: "$PWD"/usr/lib/*-linux-gnu "$PWD"/lib/*-linux-gnu) && export LD_LIBRARY_PATH
 grep -v -e '^#' -e '^$' | while read -r rule; do
   unshare --user --map-root-user auditctl $rule 2>&1 | sed "s|^|$rule: |"
 done
