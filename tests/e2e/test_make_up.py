@@ -160,6 +160,20 @@ def test_status_tells_what_is_up(up: str) -> None:
     assert "protocol_server" in broken.stdout
 
 
+def test_status_for_programs(up: str) -> None:
+    done = make("status", "FORMAT=json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads(done.stdout)
+    assert report["ok"] is True
+    assert sorted(report["hosts"]) == sorted(HOSTS)
+
+
+def test_check_finds_nothing_on_finished_hosts(up: str) -> None:
+    done = make("check")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "All is as asked." in done.stdout
+
+
 def test_containers_are_not_privileged(up: str) -> None:
     for host in HOSTS:
         config = json.loads(docker("inspect", f"{LAB}-{host}"))[0]["HostConfig"]
