@@ -146,20 +146,6 @@ def test_unknown_host_is_named(up: str) -> None:
     assert "segment9" in done.stderr and "segment1" in done.stderr
 
 
-def test_status_tells_what_is_up(up: str) -> None:
-    done = make("status")
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert all(host in done.stdout for host in HOSTS)
-    container = f"{LAB}-segment2"
-    docker("exec", container, "systemctl", "stop", "protocol_server")
-    try:
-        broken = make("status")
-    finally:
-        docker("exec", container, "systemctl", "start", "protocol_server")
-    assert broken.returncode != 0
-    assert "protocol_server" in broken.stdout
-
-
 def test_status_for_programs(up: str) -> None:
     done = make("status", "FORMAT=json")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -172,6 +158,20 @@ def test_check_finds_nothing_on_finished_hosts(up: str) -> None:
     done = make("check")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "All is as asked." in done.stdout
+
+
+def test_status_tells_what_is_up(up: str) -> None:
+    done = make("status")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert all(host in done.stdout for host in HOSTS)
+    container = f"{LAB}-segment2"
+    docker("exec", container, "systemctl", "stop", "protocol_server")
+    try:
+        broken = make("status")
+    finally:
+        docker("exec", container, "systemctl", "start", "protocol_server")
+    assert broken.returncode != 0
+    assert "protocol_server" in broken.stdout
 
 
 def test_containers_are_not_privileged(up: str) -> None:
