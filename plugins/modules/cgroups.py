@@ -10,6 +10,8 @@ description:
   - Refuses a host on which Docker, containerd and kubelet manage cgroups by different drivers, or that has not the
     processors that are asked for.
   - Compares, and with O(set=true) sets and reads back, limits of huge pages, and in cgroup version 1 the processors.
+  - Has systemd set the limits of its own that the kernel has not. systemd 257 does not tell the kernel of a slice that
+    changed when it reads its files again.
   - Tells which services of PostgreSQL run outside of their slice.
 options:
   slices:
@@ -71,6 +73,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.slice_limits import LimitError, Limits, Tree, cpus, differences, set_limits, slice_path
+from ansible.module_utils.systemd_limits import tell, untold
 
 
 def _read(path: Path) -> str | None:
@@ -206,11 +209,15 @@ def main() -> None:
     wanted = [found for found in (limits(entry, tree) for entry in asked["slices"]) if found]
     try:
         differing = [line for entry in wanted for line in differences(tree, entry)]
+        not_told = untold(tree, [entry["name"] for entry in asked["slices"]])
         if asked["set"] and differing and not module.check_mode:
             for entry in wanted:
                 set_limits(tree, entry)
+        if asked["set"] and not_told and not module.check_mode:
+            tell(tree, not_told)
     except LimitError as error:
         module.fail_json(msg=str(error))
+    differing += [str(limit) for limit in not_told]
     outside = [unit for entry in asked["slices"] if entry.get("services") for unit in misplaced(entry, tree)]
     module.exit_json(
         changed=bool(asked["set"] and differing), version=tree.version, differences=differing, misplaced=outside

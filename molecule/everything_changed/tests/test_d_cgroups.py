@@ -104,6 +104,20 @@ def test_limits_are_set_again_when_the_host_boots(segment: SegmentHost, options:
     assert segment.run("cat", file) == limit
 
 
+def test_a_limit_that_the_kernel_has_not_is_mended(segment: SegmentHost, options: Options) -> None:
+    unit = options["protocol_server_cgroup_parent"]
+    top = re.search(r"name=systemd:(.*)/init\.scope$", segment.run("cat", "/proc/1/cgroup"), re.MULTILINE)
+    file = f"/sys/fs/cgroup/pids{top[1]}/{unit}/pids.max" if top else f"/sys/fs/cgroup/{unit}/pids.max"
+    wanted = segment.run("cat", file)
+    assert int(wanted) == options["cgroups_sandboxes"]["pids"]
+    segment.run("sh", "-c", f"echo max > {file}")
+    done = playbook(SCENARIO, "--start-at-task", "cgroups : Refuse limits that would hold for nothing")
+    assert done.returncode == 0, done.stdout
+    assert recap(done.stdout)[segment.name]["changed"] == 1, done.stdout
+    assert segment.run("cat", file) == wanted
+    assert segment.unit(unit, "TasksMax") == wanted.strip()
+
+
 def test_what_the_host_cannot_have_is_refused_at_once(segment: SegmentHost) -> None:
     segment.put("/tmp/kubelet.yaml", "kind: KubeletConfiguration\ncgroupDriver: systemd\n")
     segment.put("/tmp/daemon.json", '{"exec-opts": ["native.cgroupdriver=cgroupfs"]}\n')

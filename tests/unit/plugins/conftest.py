@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 
-from plugins.module_utils import host_memory, host_selinux, huge_pages, origin, slice_limits
-
-sys.modules.setdefault("ansible.module_utils.host_memory", host_memory)
-sys.modules.setdefault("ansible.module_utils.origin", origin)
-sys.modules.setdefault("ansible.module_utils.slice_limits", slice_limits)
-sys.modules.setdefault("ansible.module_utils.huge_pages", huge_pages)
-sys.modules.setdefault("ansible.module_utils.host_selinux", host_selinux)
+# systemd_limits itself finds slice_limits there
+for name in ("host_memory", "host_selinux", "huge_pages", "origin", "slice_limits", "systemd_limits"):
+    sys.modules.setdefault(f"ansible.module_utils.{name}", importlib.import_module(f"plugins.module_utils.{name}"))

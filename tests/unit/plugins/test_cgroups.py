@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
-from plugins.module_utils import slice_limits
+from plugins.module_utils import slice_limits, systemd_limits
 from plugins.module_utils.slice_limits import LimitError, Limits, Tree
 from plugins.modules import cgroups
 
@@ -203,3 +204,97 @@ def test_services_outside_of_their_slice(one: Tree, monkeypatch: pytest.MonkeyPa
     # version 1: the processors are the service's own
     assert cgroups.misplaced({**entry, "cpuset": "1"}, one) == ["a", "b"]
     assert json.dumps(cgroups.limits(entry, one)) == "null"
+
+
+SHOWN = {
+    "Id": SANDBOXES,
+    "ActiveState": "active",
+    "MemoryMax": str(64 * 2**20 + 5),
+    "MemorySwapMax": "0",
+    "TasksMax": "70",
+    "CPUQuotaPerSecUSec": "1.500000s",
+    "CPUWeight": "200",
+}
+UNLIMITED = {
+    **SHOWN,
+    **dict.fromkeys(("MemoryMax", "MemorySwapMax", "TasksMax", "CPUQuotaPerSecUSec"), "infinity"),
+    "CPUWeight": "[not set]",
+}
+#: What the kernel has when systemd has told it, by version.
+TOLD = {
+    1: {
+        "memory": ("memory.limit_in_bytes", str(64 * 2**20), "9223372036854771712"),
+        "pids": ("pids.max", "70", "max"),
+        "cpu": ("cpu.cfs_quota_us", "150000", "-1"),
+        "cpu,": ("cpu.shares", "2048", "1024"),
+    },
+    2: {
+        "memory": ("memory.max", str(64 * 2**20), "max"),
+        "memory,": ("memory.swap.max", "0", "max"),
+        "pids": ("pids.max", "70", "max"),
+        "cpu": ("cpu.max", "150000 100000", "max 100000"),
+        "cpu,": ("cpu.weight", "200", "100"),
+    },
+}
+
+
+@pytest.mark.parametrize("version", ["one", "two"])
+def test_limits_that_systemd_has_not_told_the_kernel(
+    version: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree: Tree = request.getfixturevalue(version)
+    shown = dict(UNLIMITED)
+    monkeypatch.setattr(systemd_limits, "_shown", lambda slices: [shown])
+    assert systemd_limits.untold(tree, [SANDBOXES]) == []  # no file, no limit
+    shown |= SHOWN
+    told = TOLD[tree.version]
+    assert len(systemd_limits.untold(tree, [SANDBOXES])) == len(told)
+    for controller, (file, limited, _) in told.items():
+        write(tree.directory(controller.rstrip(","), SANDBOXES) / file, f"{limited}\n")
+    assert systemd_limits.untold(tree, [SANDBOXES]) == []
+    shown |= UNLIMITED
+    found = systemd_limits.untold(tree, [SANDBOXES])
+    assert [(limit.path.name, limit.wanted) for limit in found] == [
+        (file, unlimited) for file, _, unlimited in told.values()
+    ]
+    assert {"MemoryMax=infinity", "TasksMax=infinity", "CPUQuota=", "CPUWeight="} <= {
+        limit.assignment for limit in found
+    }
+    assert f"{64 * 2**20}, not " in str(found[0])
+
+
+def test_times_as_systemd_prints_them() -> None:
+    assert [systemd_limits.microseconds(text) for text in ("1.500000s", "333.300ms", "1min 30s")] == [
+        1500000,
+        333300,
+        90000000,
+    ]
+
+
+def test_what_systemd_writes_to_set_a_limit_does_not_stay(one: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    drop_ins = one.root / systemd_limits.RUNTIME / f"{SANDBOXES}.d"
+    monkeypatch.setattr(systemd_limits, "_shown", lambda slices: [SHOWN])
+    commands = []
+
+    def systemctl(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        commands.append(command[1:])
+        if command[1] == "set-property":
+            write(drop_ins / "50-TasksMax.conf", "")
+            for controller, (file, limited, _unlimited) in TOLD[1].items():
+                write(one.directory(controller.rstrip(","), SANDBOXES) / file, f"{limited}\n")
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(subprocess, "run", systemctl)
+    of_an_operator = write(drop_ins / "50-CPUWeight.conf", "[Slice]\nCPUWeight=200\n")
+    systemd_limits.tell(one, systemd_limits.untold(one, [SANDBOXES]))
+    assert commands[0][:3] == ["set-property", "--runtime", SANDBOXES]
+    assert "CPUQuota=150%" in commands[0]
+    assert commands[1:] == [["daemon-reload"]]
+    assert [*drop_ins.iterdir()] == [of_an_operator]
+
+
+def test_a_limit_of_systemd_that_the_kernel_does_not_take(one: Tree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(systemd_limits, "_shown", lambda slices: [SHOWN])
+    monkeypatch.setattr(subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, 0, "", ""))
+    with pytest.raises(LimitError, match=r"pids\.max: max, not 70 as systemd has it.*does not take it"):
+        systemd_limits.tell(one, systemd_limits.untold(one, [SANDBOXES]))
