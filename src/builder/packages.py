@@ -10,12 +10,14 @@ import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from builder import cache, debian, engine, golang, project
+from builder import cache, debian, engine, golang, project, sbom
 from builder.description import Package, load_image, load_package, package_folder
 from builder.images import Say, build_image, image_key
 from builder.project import ROOT, settings
 
 _KIND = "packages"
+BILL = "sbom.cdx.json"
+"""The file beside a result that says what it was made of."""
 _BUILD_USER = 10000
 """Who compiles in the container when the builder itself runs as root."""
 
@@ -70,7 +72,7 @@ def package_key(package: Package) -> str:
         "sources": {name: cache.tree_digest(ROOT / "src" / name) for name in sorted(set(package.sources))},
         "own": cache.tree_digest(package_folder(package.name, ROOT)),
         "builder": cache.file_digest(Path(__file__)),
-        "go": golang.toolchain_key() if package.go else "",
+        "go": [golang.toolchain_key(), cache.file_digest(Path(sbom.__file__))] if package.go else "",
         "image": image_key(load_image(package.image, package.debian)),
         "version": project.version(),
         "epoch": settings().source_date_epoch,
@@ -145,6 +147,7 @@ def _build_in_container(package: Package, version: str, image: str, workspace: P
         _copy_source(ROOT / "src" / source, workspace / "src" / source)
     if package.go:
         golang.build(package.go, package_folder(package.name, ROOT), workspace / "go", architecture)
+        _write_bill(package, version, workspace, target, architecture)
     control = workspace / "root" / "DEBIAN"
     control.mkdir(parents=True)
     (control / "control").write_text(control_file(package, version, architecture), encoding="utf-8")
@@ -176,6 +179,17 @@ def _build_in_container(package: Package, version: str, image: str, workspace: P
     return next(target.glob("*.deb"))
 
 
+def _write_bill(package: Package, version: str, workspace: Path, target: Path, architecture: str) -> None:
+    """Say in the package and beside it of which modules its programs were compiled."""
+    bill = sbom.document(
+        package.package, version, "application", *sbom.of_go(golang.modules(workspace / "go", architecture))
+    )
+    documentation = workspace / "root" / "usr/share/doc" / package.package
+    documentation.mkdir(parents=True)
+    for folder in (documentation, target):
+        (folder / BILL).write_text(bill, encoding="utf-8")
+
+
 def _script(package: Package) -> str:
     """Return the shell script that runs in the container."""
     artefacts = [f"cp {shlex.quote(path)} /build/out/{shlex.quote(name)}" for name, path in package.artefacts.items()]
@@ -185,7 +199,8 @@ def _script(package: Package) -> str:
         *artefacts,
         # directories and files that the build made carry its time
         'find "$DESTDIR" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +',
-        'dpkg-deb --root-owner-group -Zxz --build "$DESTDIR" /build/out',
+        # by zstd: xz takes minutes for what Go compiles
+        'dpkg-deb --root-owner-group -Zzstd -z9 --build "$DESTDIR" /build/out',
     ])  # fmt: skip
 
 

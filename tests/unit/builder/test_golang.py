@@ -33,7 +33,9 @@ def test_programs_are_compiled_without_the_person_s_settings(
     monkeypatch.setenv("GOFLAGS", "-race")
     monkeypatch.setenv("GOPROXY", "https://proxy.example.org")
     monkeypatch.setenv("CGO_ENABLED", "1")
+    (tmp_path / "go.mod").write_text("module x\n")
     what = GoPrograms(programs={"a": "./cmd/a"}, tags=["x", "y"], variables={"m.version": "1"})
+    (tmp_path / "go.mod").write_text("module x\n")
     golang.build(what, tmp_path, tmp_path / "out", "arm64")
     download, build = (tmp_path / "calls").read_text().splitlines()
     assert download == "mod download"
@@ -45,6 +47,17 @@ def test_programs_are_compiled_without_the_person_s_settings(
     # the compiler fetches nothing that go.sum has not checked
     assert seen["GOPROXY"] == "off"
     assert golang.environment("arm64")["GOPROXY"] == "https://proxy.example.org"
+
+
+def test_versions_in_variables_are_those_of_go_mod(tmp_path: Path) -> None:
+    (tmp_path / "go.mod").write_text(
+        "module x\n\nrequire a.org/b v1.36.3\n\nrequire (\n\tc.org/d/v2 v2.0.1 // indirect\n)\n\n"
+        "replace (\n\ta.org/b => a.org/b v0.1.0\n)\n"
+    )
+    asked = {"all": "{a.org/b}", "number": "{c.org/d/v2 number}", "parts": "{a.org/b major}.{a.org/b minor}", "x": "x"}
+    assert golang.filled(asked, tmp_path) == {"all": "v1.36.3", "number": "2.0.1", "parts": "1.36", "x": "x"}
+    with pytest.raises(BuildError, match=r"go.mod does not require e.org/f"):
+        golang.filled({"v": "{e.org/f}"}, tmp_path)
 
 
 def test_what_the_compiler_says_is_told(fake_go: Path, tmp_path: Path) -> None:
