@@ -20,6 +20,10 @@ options:
     description: Whether the control node's own Docker gets the image too.
     type: bool
     default: false
+  oci:
+    description: Whether an OCI archive is written too, for containerd.
+    type: bool
+    default: false
 attributes:
   check_mode:
     support: full
@@ -44,6 +48,18 @@ id:
   description: The image's id, the same for the same inputs.
   type: str
   returned: when available
+digest:
+  description: Digest of the image's manifest in its OCI archive and in registries.
+  type: str
+  returned: when available
+reference:
+  description: What a pod calls the image by, with its digest.
+  type: str
+  returned: when available
+oci_archive:
+  description: Path of the OCI archive on the control node.
+  type: str
+  returned: when available and O(oci) is set
 tag:
   description: Name and tag in the archive.
   type: str
@@ -82,6 +98,7 @@ def main() -> None:
             "name": {"type": "str", "required": True},
             "debian": {"type": "str"},
             "load": {"type": "bool", "default": False},
+            "oci": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
@@ -95,11 +112,13 @@ def main() -> None:
         if image is None:
             module.exit_json(changed=False, available=False, name=name, debian=debian, notes=notes)
             return
+        more = {"oci_archive": str(image.oci_archive())} if module.params["oci"] else {}
         loaded = module.params["load"] and not module.check_mode and image.load()
     except BuildError as error:
         module.fail_json(msg=str(error))
         return
-    module.exit_json(**{**image.to_json(), "changed": image.changed or loaded}, available=True, notes=notes)
+    changed = image.changed or loaded
+    module.exit_json(**{**image.to_json(), **more, "changed": changed}, available=True, notes=notes)
 
 
 if __name__ == "__main__":

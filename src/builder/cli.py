@@ -11,7 +11,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 from builder import cache
-from builder.description import image_names, image_releases, package_names, package_releases
+from builder.description import SCRATCH, image_names, image_releases, load_image, package_names, package_releases
 from builder.disks import BuiltDisk, build_disk, disk_names
 from builder.errors import BuildError
 from builder.images import BuiltImage, build_image, record_packages
@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     image.add_argument("name", choices=image_names())
     image.add_argument("--fresh", action="store_true", help="build it even if the cache has it")
     image.add_argument("--load", action="store_true", help="load it into this machine's Docker")
+    image.add_argument("--oci", action="store_true", help="write it as an OCI archive, too, and print its path")
     image.set_defaults(run=_image)
 
     package = commands.add_parser("package", help="build a Debian package of a component into the cache")
@@ -64,6 +65,11 @@ def _parser() -> argparse.ArgumentParser:
     record.add_argument("names", nargs="*", metavar="NAME", help="all images by default")
     record.set_defaults(run=_record)
 
+    bill = commands.add_parser("sbom", help="print what an image or a package is made of, as CycloneDX")
+    bill.add_argument("name", choices=sorted({*image_names(), *package_names()}))
+    bill.add_argument("--debian", metavar="RELEASE", help="Debian release (the usual one of the result)")
+    bill.set_defaults(run=_bill)
+
     clean = commands.add_parser("clean", help="empty the cache")
     clean.set_defaults(run=_clean)
     return parser
@@ -73,7 +79,7 @@ def _image(options: argparse.Namespace) -> None:
     built = build_image(options.name, options.debian or image_releases(options.name)[-1], say=_say, fresh=options.fresh)
     if options.load:
         built.load()
-    _show(options, built, built.tag)
+    _show(options, built, str(built.oci_archive()) if options.oci else built.tag)
 
 
 def _package(options: argparse.Namespace) -> None:
@@ -114,7 +120,20 @@ def _all(options: argparse.Namespace) -> None:
 def _record(options: argparse.Namespace) -> None:
     for name in options.names or image_names():
         for release in image_releases(name):
+            if load_image(name, release).variant == SCRATCH:
+                continue
             record_packages(name, release, say=_say)
+
+
+def _bill(options: argparse.Namespace) -> None:
+    if options.name in image_names():
+        release = options.debian or image_releases(options.name)[-1]
+        print(build_image(options.name, release, say=_say).bill(), end="")
+        return
+    package = build_package(options.name, options.debian or package_releases(options.name)[-1], say=_say)
+    if package.bill is None:
+        raise BuildError(f"package {options.name} is made of the project's own files alone")
+    print(package.bill.read_text(encoding="utf-8"), end="")
 
 
 def _clean(_: argparse.Namespace) -> None:

@@ -16,8 +16,21 @@ _BY_RELEASE = {"type": "object", "additionalProperties": _TEXTS}
 _RELEASES = {"type": "array", "items": {"type": "string"}, "minItems": 1}
 _TEXT_MAP = {"type": "object", "additionalProperties": {"type": "string"}}
 
+_GO = {
+    "type": "object",
+    "additionalProperties": False,
+    "required": ["programs"],
+    "properties": {
+        "programs": {**_TEXT_MAP, "minProperties": 1},
+        "tags": _TEXTS,
+        "variables": _TEXT_MAP,
+    },
+}
+
 _PACKAGE_FOLDERS = ("src", "images")
 PACKAGE_BUILDER = "package_builder"
+SCRATCH = "scratch"
+"""The variant of an image that no Debian is in."""
 
 IMAGE_SCHEMA = {
     "type": "object",
@@ -27,12 +40,13 @@ IMAGE_SCHEMA = {
         "description": {"type": "string"},
         "from": {"type": "string"},
         "releases": _RELEASES,
-        "variant": {"enum": ["essential", "minbase"]},
+        "variant": {"enum": ["essential", "minbase", "scratch"]},
         "packages": _BY_RELEASE,
         "extract": _BY_RELEASE,
         "prefetch": _BY_RELEASE,
         "exclude": _TEXTS,
         "python_requirements": {"type": "string"},
+        "go": _GO,
         "steps": {"type": "array", "items": _TEXTS},
         "remove": _TEXTS,
         "apt": {"type": "boolean"},
@@ -65,16 +79,7 @@ PACKAGE_SCHEMA = {
         "depends": _TEXTS,
         "image": {"type": "string"},
         "build": _TEXTS,
-        "go": {
-            "type": "object",
-            "additionalProperties": False,
-            "required": ["programs"],
-            "properties": {
-                "programs": {**_TEXT_MAP, "minProperties": 1},
-                "tags": _TEXTS,
-                "variables": _TEXT_MAP,
-            },
-        },
+        "go": _GO,
         "artefacts": _TEXT_MAP,
         "maintainer_scripts": {
             "type": "object",
@@ -83,6 +88,17 @@ PACKAGE_SCHEMA = {
         },
     },
 }
+
+
+@dataclass(frozen=True)
+class GoPrograms:
+    """Programs that are compiled from the Go module beside the description, and what it requires."""
+
+    programs: dict[str, str]
+    """Name -> the Go package of its main function, such as ./cmd/x or that of a required module."""
+    tags: list[str] = field(default_factory=list)
+    variables: dict[str, str] = field(default_factory=dict)
+    """Variables of Go packages that are set when linking, such as a version."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +127,8 @@ class Image:
     apt: bool
     """Whether apt is left ready to use, with the mirrors the image was built from."""
     config: dict[str, Any]
+    go: GoPrograms | None = None
+    """Laid into /usr/bin."""
 
     @property
     def folder(self) -> Path:
@@ -121,17 +139,6 @@ class Image:
     def record(self) -> Path:
         """Return the committed record of the image's packages."""
         return self.folder / f"packages.{self.debian}.lock"
-
-
-@dataclass(frozen=True)
-class GoPrograms:
-    """Programs that are compiled from the Go module beside package.yml, and what it requires."""
-
-    programs: dict[str, str]
-    """Name -> the Go package of its main function, such as ./cmd/x or that of a required module."""
-    tags: list[str] = field(default_factory=list)
-    variables: dict[str, str] = field(default_factory=dict)
-    """Variables of Go packages that are set when linking, such as a version."""
 
 
 @dataclass(frozen=True)
@@ -187,6 +194,8 @@ def load_image(name: str, debian: str) -> Image:
     chain = _chain(name)
     if debian not in chain[-1]["releases"]:
         raise BuildError(f"image {name} is not described for Debian {debian}, only for {chain[-1]['releases']}")
+    if above := [level["name"] for level in chain[:-1] if "go" in level]:
+        raise BuildError(f"image {name} cannot build on {above[0]}: Go programs are not inherited")
     folders = [ROOT / "images" / level["name"] for level in chain]
     config: dict[str, Any] = {}
     for level in chain:
@@ -222,6 +231,7 @@ def load_image(name: str, debian: str) -> Image:
         remove=joined("remove"),
         apt=any(level.get("apt", False) for level in chain),
         config=config,
+        go=GoPrograms(**chain[-1]["go"]) if "go" in chain[-1] else None,
     )
 
 

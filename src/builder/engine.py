@@ -7,6 +7,9 @@ from pathlib import Path
 
 from builder.errors import BuildError
 
+REGISTRY = "docker.io"
+"""What Docker and containerd put before a name that has no registry in it."""
+
 
 def ensure_loaded(image_id: str, tag: str, archive: Path) -> bool:
     """Load an image unless Docker has it under its tag already; returns whether it was loaded."""

@@ -40,6 +40,12 @@ class BuiltPackage:
     changed: bool
     """Whether it was built just now."""
 
+    @property
+    def bill(self) -> Path | None:
+        """Return the list of the modules in its programs, when others' modules are."""
+        path = self.deb.with_name(BILL)
+        return path if path.is_file() else None
+
     def to_json(self) -> dict[str, object]:
         """Return the package as plain data; artefacts are keys of their own."""
         plain = asdict(self)

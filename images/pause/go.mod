@@ -1,0 +1,3 @@
+module caisson/pause
+
+go 1.26.0
