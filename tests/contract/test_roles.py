@@ -159,7 +159,7 @@ def test_no_default_is_a_secret(role: str) -> None:
 
 
 def test_a_setting_belongs_to_something_that_exists() -> None:
-    names = [path.name for folder in ("roles", "src") for path in (ROOT / folder).iterdir()]
+    names = [path.name for folder in ("roles", "src", "stacks") for path in (ROOT / folder).iterdir()]
     for name in role_options.settings():
         # longest first: plcontainer_runtimes is no option of plcontainer
         owner = max((other for other in names if name.startswith(f"{other}_")), key=len, default="")

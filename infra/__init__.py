@@ -1,0 +1,1 @@
+"""Components of the Kubernetes side, for stacks to put together. There is no stack in here."""

@@ -1,0 +1,1 @@
+"""What resources of any stack must be like, looked at before they are created."""
