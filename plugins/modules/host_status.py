@@ -43,6 +43,10 @@ options:
     description: Whether to ask the command C(plcontainer) what it finds, and for the sandboxes.
     type: bool
     default: false
+  compared:
+    description: What other modules have compared, by its name, each with the differences that they have found.
+    type: dict
+    default: {}
   kernel:
     description: Whether to tell units that failed, and the state of SELinux, cgroups and huge pages.
     type: bool
@@ -213,6 +217,15 @@ def plcontainer() -> list[Piece]:
     return [*found, piece("plcontainer", "sandboxes", ", ".join(words) or "none")]
 
 
+def compared(found: dict[str, Any]) -> list[Piece]:
+    """Return what other modules have compared: a line for each difference, or one that says that there is none."""
+    return [
+        piece("setting", name, str(words), ok=not differences)
+        for name, differences in found.items()
+        for words in differences or ["as asked"]
+    ]
+
+
 def read(path: Path) -> str:
     """Return the text of a file of the kernel, empty when there is none."""
     try:
@@ -267,6 +280,7 @@ def main() -> None:
             "postgresql_port": {"type": "int", "default": 0},
             "images": {"type": "dict", "default": {}},
             "plcontainer": {"type": "bool", "default": False},
+            "compared": {"type": "dict", "default": {}},
             "kernel": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
@@ -274,6 +288,7 @@ def main() -> None:
     wanted = module.params
     found = units(wanted["units"]) + packages(wanted["packages"]) + directories(wanted["directories"])
     found += databases(wanted["postgresql_port"], wanted["databases"], wanted["extension"]) + images(wanted["images"])
+    found += compared(wanted["compared"])
     if wanted["plcontainer"]:
         found += plcontainer()
     if wanted["kernel"]:

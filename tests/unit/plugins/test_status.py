@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from plugins.filter.status import status_lines, status_report
-from plugins.modules.host_status import directories, kernel, last_line, piece, selinux
+from plugins.modules.host_status import compared, directories, kernel, last_line, piece, selinux
 
 WELL = piece("service", "docker.service", "active, enabled")
 ILL = piece("service", "protocol_server.service", "failed, enabled", ok=False)
@@ -83,3 +83,11 @@ def test_too_little_space_is_not_well(tmp_path: Path) -> None:
 def test_the_last_line_says_it() -> None:
     assert last_line("psql: error\nFATAL: no") == "FATAL: no"
     assert last_line("") == "no answer"
+
+
+def test_each_difference_that_others_have_found_is_a_line() -> None:
+    assert compared({"kernel": [], "volumes": ["/srv: not mounted", "/data: read-only"]}) == [
+        piece("setting", "kernel", "as asked"),
+        piece("setting", "volumes", "/srv: not mounted", ok=False),
+        piece("setting", "volumes", "/data: read-only", ok=False),
+    ]
