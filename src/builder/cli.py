@@ -16,6 +16,7 @@ from builder.disks import BuiltDisk, build_disk, disk_names
 from builder.errors import BuildError
 from builder.images import BuiltImage, build_image, record_packages
 from builder.packages import BuiltPackage, build_package
+from builder.programs import find_program
 
 _PARALLEL = 2
 """Builds at a time: each keeps a processor and a disk busy."""
@@ -69,6 +70,11 @@ def _parser() -> argparse.ArgumentParser:
     bill.add_argument("name", choices=sorted({*image_names(), *package_names()}))
     bill.add_argument("--debian", metavar="RELEASE", help="Debian release (the usual one of the result)")
     bill.set_defaults(run=_bill)
+
+    program = commands.add_parser("program", help="print the path of a program: that on PATH, else ours")
+    program.add_argument("name")
+    program.add_argument("--own", action="store_true", help="ours even where there is one on PATH")
+    program.set_defaults(run=_program)
 
     clean = commands.add_parser("clean", help="empty the cache")
     clean.set_defaults(run=_clean)
@@ -134,6 +140,10 @@ def _bill(options: argparse.Namespace) -> None:
     if package.bill is None:
         raise BuildError(f"package {options.name} is made of the project's own files alone")
     print(package.bill.read_text(encoding="utf-8"), end="")
+
+
+def _program(options: argparse.Namespace) -> None:
+    print(find_program(options.name, say=_say, own=options.own))
 
 
 def _clean(_: argparse.Namespace) -> None:

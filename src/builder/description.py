@@ -21,11 +21,14 @@ _GO = {
     "additionalProperties": False,
     "required": ["programs"],
     "properties": {
+        "module": {"type": "string"},
         "programs": {**_TEXT_MAP, "minProperties": 1},
         "tags": _TEXTS,
         "variables": _TEXT_MAP,
+        "files": _TEXT_MAP,
     },
 }
+_GO_MODULES = {"oneOf": [_GO, {"type": "array", "items": _GO, "minItems": 1}]}
 
 _PACKAGE_FOLDERS = ("src", "images")
 PACKAGE_BUILDER = "package_builder"
@@ -46,7 +49,7 @@ IMAGE_SCHEMA = {
         "prefetch": _BY_RELEASE,
         "exclude": _TEXTS,
         "python_requirements": {"type": "string"},
-        "go": _GO,
+        "go": _GO_MODULES,
         "steps": {"type": "array", "items": _TEXTS},
         "remove": _TEXTS,
         "apt": {"type": "boolean"},
@@ -79,7 +82,7 @@ PACKAGE_SCHEMA = {
         "depends": _TEXTS,
         "image": {"type": "string"},
         "build": _TEXTS,
-        "go": _GO,
+        "go": _GO_MODULES,
         "artefacts": _TEXT_MAP,
         "maintainer_scripts": {
             "type": "object",
@@ -92,13 +95,17 @@ PACKAGE_SCHEMA = {
 
 @dataclass(frozen=True)
 class GoPrograms:
-    """Programs that are compiled from the Go module beside the description, and what it requires."""
+    """Programs that are compiled from a Go module beside the description, and what it requires."""
 
     programs: dict[str, str]
     """Name -> the Go package of its main function, such as ./cmd/x or that of a required module."""
     tags: list[str] = field(default_factory=list)
     variables: dict[str, str] = field(default_factory=dict)
     """Variables of Go packages that are set when linking, such as a version."""
+    files: dict[str, str] = field(default_factory=dict)
+    """Name -> a file or folder taken as it is: a required module's path, a colon, the file's path in the module."""
+    module: str = "."
+    """The folder of the module, seen from the description."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +134,7 @@ class Image:
     apt: bool
     """Whether apt is left ready to use, with the mirrors the image was built from."""
     config: dict[str, Any]
-    go: GoPrograms | None = None
+    go: list[GoPrograms] = field(default_factory=list)
     """Laid into /usr/bin."""
 
     @property
@@ -158,7 +165,7 @@ class Package:
     artefacts: dict[str, str]
     """Name -> a file of the builder image that tests want beside the package."""
     maintainer_scripts: dict[str, str]
-    go: GoPrograms | None = None
+    go: list[GoPrograms] = field(default_factory=list)
     image: str = PACKAGE_BUILDER
     """The image in which it is built."""
 
@@ -231,7 +238,7 @@ def load_image(name: str, debian: str) -> Image:
         remove=joined("remove"),
         apt=any(level.get("apt", False) for level in chain),
         config=config,
-        go=GoPrograms(**chain[-1]["go"]) if "go" in chain[-1] else None,
+        go=_go(chain[-1]),
     )
 
 
@@ -257,9 +264,15 @@ def load_package(name: str, debian: str) -> Package:
         build=text.get("build", []),
         artefacts={key: filled(value) for key, value in text.get("artefacts", {}).items()},
         maintainer_scripts=text.get("maintainer_scripts", {}),
-        go=GoPrograms(**text["go"]) if "go" in text else None,
+        go=_go(text),
         image=text.get("image", PACKAGE_BUILDER),
     )
+
+
+def _go(text: dict[str, Any]) -> list[GoPrograms]:
+    """Return what a description says of Go: one module, or a list of them."""
+    said = text.get("go", [])
+    return [GoPrograms(**one) for one in (said if isinstance(said, list) else [said])]
 
 
 def _chain(name: str) -> list[dict[str, Any]]:

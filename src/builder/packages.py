@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import shutil
+import subprocess
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -45,6 +46,17 @@ class BuiltPackage:
         """Return the list of the modules in its programs, when others' modules are."""
         path = self.deb.with_name(BILL)
         return path if path.is_file() else None
+
+    def unpacked(self) -> Path:
+        """Return a folder with the package's files, for use on this machine without installing it."""
+        folder = self.deb.with_name("root")
+        with cache.locked(f"unpacked-{self.name}-{self.debian}"):
+            if not folder.is_dir():
+                unfinished = self.deb.with_name("root.unfinished")
+                shutil.rmtree(unfinished, ignore_errors=True)
+                subprocess.run(["dpkg-deb", "--extract", str(self.deb), str(unfinished)], check=True)
+                unfinished.rename(folder)
+        return folder
 
     def to_json(self) -> dict[str, object]:
         """Return the package as plain data; artefacts are keys of their own."""

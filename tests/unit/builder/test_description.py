@@ -55,8 +55,7 @@ def test_what_is_wrong_is_named_with_its_place(project: Path, text: str, message
 def test_programs_are_not_inherited(project: Path) -> None:
     image(project, "x", "variant: scratch\ngo: {programs: {p: ./cmd/p}, tags: [t]}\n")
     image(project, "y", "from: x")
-    go = load_image("x", "13").go
-    assert go is not None
+    (go,) = load_image("x", "13").go
     assert (go.programs, go.tags) == ({"p": "./cmd/p"}, ["t"])
     with pytest.raises(BuildError, match="image y cannot build on x: Go programs are not inherited"):
         load_image("y", "13")

@@ -21,6 +21,7 @@ def fake_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     go.write_text(
         '#!/bin/sh\necho "$@" >> "$(dirname "$0")/calls"\nenv > "$(dirname "$0")/environment"\n'
         'case "$*" in *broken*) echo "broken.go:1: no such thing" >&2; exit 1;; esac\n'
+        'case "$1" in list) echo "$(dirname "$0")/cached";; esac\n'
     )
     go.chmod(go.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setattr(golang, "toolchain", lambda _architecture: go)
@@ -36,7 +37,7 @@ def test_programs_are_compiled_without_the_person_s_settings(
     (tmp_path / "go.mod").write_text("module x\n")
     what = GoPrograms(programs={"a": "./cmd/a"}, tags=["x", "y"], variables={"m.version": "1"})
     (tmp_path / "go.mod").write_text("module x\n")
-    golang.build(what, tmp_path, tmp_path / "out", "arm64")
+    golang.build([what], tmp_path, tmp_path / "out", "arm64")
     download, build = (tmp_path / "calls").read_text().splitlines()
     assert download == "mod download"
     assert build.startswith("build -trimpath -buildvcs=false -tags=x,y -ldflags=-s -w -buildid= -X m.version=1 -o ")
@@ -62,7 +63,23 @@ def test_versions_in_variables_are_those_of_go_mod(tmp_path: Path) -> None:
 
 def test_what_the_compiler_says_is_told(fake_go: Path, tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=r"go build failed in .*\n.*no such thing"):
-        golang.build(GoPrograms(programs={"a": "./broken"}), tmp_path, tmp_path / "out", "amd64")
+        golang.build([GoPrograms(programs={"a": "./broken"})], tmp_path, tmp_path / "out", "amd64")
+
+
+def test_files_of_modules_are_taken_as_new_files(fake_go: Path, tmp_path: Path) -> None:
+    (tmp_path / "cached/data/deep").mkdir(parents=True)
+    (tmp_path / "cached/script").write_text("script")
+    (tmp_path / "cached/data/deep/file").write_text("deep")
+    for path in ("script", "data/deep/file"):
+        (tmp_path / "cached" / path).chmod(0o444)
+    what = GoPrograms(programs={"a": "./a"}, files={"run": "m.org/x:script", "all": "m.org/x:data"}, module="sub")
+    (tmp_path / "sub").mkdir()
+    golang.build([what], tmp_path, tmp_path / "out", "amd64")
+    assert "list -m -f {{.Dir}} m.org/x" in (tmp_path / "calls").read_text().splitlines()
+    files = tmp_path / "out" / golang.FILES
+    assert (files / "run").read_text() == "script"
+    assert (files / "all/deep/file").read_text() == "deep"
+    assert (files / "run").stat().st_mode & 0o200
 
 
 def test_the_toolchain_is_pinned_with_hashes() -> None:
@@ -74,7 +91,7 @@ def test_the_toolchain_is_pinned_with_hashes() -> None:
 
 def test_a_package_of_go_programs_follows_the_toolchain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packages, "image_key", lambda _image: "image")
-    plain, go = PACKAGE, PACKAGE.__class__(**{**PACKAGE.__dict__, "go": GoPrograms(programs={"a": "./a"})})
+    plain, go = PACKAGE, PACKAGE.__class__(**{**PACKAGE.__dict__, "go": [GoPrograms(programs={"a": "./a"})]})
     keys = packages.package_key(plain), packages.package_key(go)
     monkeypatch.setattr(golang, "toolchain_key", lambda: "another toolchain")
     assert packages.package_key(plain) == keys[0]
