@@ -1,5 +1,7 @@
 # Verbs. `make up` is the first one.
 #
+# LAB=full adds a Kubernetes node to the lab: make up LAB=full
+#
 # LAB_NAME, LAB_SUBNET, LAB_POSTGRESQL_FIRST_PORT and DEBIAN (12 or 13) say something else than settings/ does:
 # make up LAB_NAME=second LAB_POSTGRESQL_FIRST_PORT=25432
 
@@ -12,6 +14,14 @@ HOST ?= segment1
 FORMAT ?= text
 export LAB_NAME LAB_SUBNET LAB_POSTGRESQL_FIRST_PORT DEBIAN
 
+ifeq ($(LAB),full)
+export ANSIBLE_INVENTORY := inventories/lab_full
+UP := playbooks/up_full.yml
+RESULTS_OF_LAB := kubernetes kine coredns pause cni_plugins
+else
+UP := playbooks/up.yml
+endif
+
 # Text of a person reaches programs through the environment, and neither make nor a shell reads it.
 unexport SQL CMD
 export CAISSON_SQL := $(value SQL)
@@ -22,7 +32,7 @@ BIN := .venv/bin/
 PLAYBOOK := ANSIBLE_STDOUT_CALLBACK=phases $(AS_ROOT) $(BIN)ansible-playbook
 BUILDER := $(AS_ROOT) $(BIN)python -m builder
 # what takes longest comes first
-RESULTS := runtime_r runtime_python plr lab_host/$(DEBIAN) plpython plcontainer/$(DEBIAN) protocol_server/$(DEBIAN) base/$(DEBIAN)
+RESULTS := $(RESULTS_OF_LAB) runtime_r runtime_python plr lab_host/$(DEBIAN) plpython plcontainer/$(DEBIAN) protocol_server/$(DEBIAN) base/$(DEBIAN)
 
 CONTAINER = $(LAB_NAME)-$(HOST)
 EXEC = $(AS_ROOT) docker exec -i
@@ -38,7 +48,7 @@ help: ## list the verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
 
 up: ## build everything, start the lab and ask its hosts a question
-	@started=$$(date +%s); ./bootstrap && $(BUILDER) all $(RESULTS) && $(PLAYBOOK) playbooks/up.yml && \
+	@started=$$(date +%s); ./bootstrap && $(BUILDER) all $(RESULTS) && $(PLAYBOOK) $(UP) && \
 	  echo "Up in $$(( $$(date +%s) - started )) s."
 
 down: bootstrap ## remove everything the lab has in Docker; caches stay

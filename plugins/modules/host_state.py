@@ -46,6 +46,12 @@ options:
     type: list
     elements: dict
     default: []
+  certificates:
+    description:
+      - Certificates (PEM), each with C(path) and C(days), that it is valid for at least. What is missing is no difference.
+    type: list
+    elements: dict
+    default: []
   kernel_parameters:
     description: Values below /proc/sys, by their dotted name.
     type: dict
@@ -100,6 +106,11 @@ unexpected:
   returned: always
   type: list
   elements: str
+ending:
+  description: Certificates that end too soon.
+  returned: always
+  type: list
+  elements: str
 stale:
   description: Units whose process has not read the newest version of its files.
   returned: always
@@ -125,6 +136,7 @@ KEYS = {
     "files": {"path", "text"} | ATTRIBUTES,
     "users": {"name", "groups"},
     "units": {"name", "active", "enabled", "reads", "starts_with"},
+    "certificates": {"path", "days"},
     "packet_filters": {"family", "table", "file"},
 }
 PROPERTIES = (
@@ -318,6 +330,20 @@ def packet_filters(wanted: list[dict[str, Any]]) -> list[str]:
     return found
 
 
+def ending(wanted: list[dict[str, Any]]) -> list[str]:
+    """Return the certificates that are there and end too soon, or cannot be read."""
+    found = []
+    for entry in wanted:
+        seconds = int(entry["days"]) * 24 * 60 * 60
+        argv = ["openssl", "x509", "-noout", "-checkend", str(seconds), "-in", entry["path"]]
+        try:
+            if Path(entry["path"]).is_file() and subprocess.run(argv, capture_output=True, check=False).returncode != 0:
+                found.append(entry["path"])
+        except FileNotFoundError:
+            found.append(entry["path"])  # without openssl nobody knows
+    return found
+
+
 def check_keys(module: AnsibleModule) -> None:
     """Refuse entries with keys that mean nothing: a misspelt one would never be compared."""
     for option, known in KEYS.items():
@@ -339,6 +365,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             **{name: {"type": "list", "elements": elements, "default": []} for name, elements in lists.items()},
+            "certificates": {"type": "list", "elements": "dict", "default": []},
             "kernel_parameters": {"type": "dict", "default": {}},
             "unknown_kernel_parameters": {
                 "type": "str",
@@ -363,12 +390,15 @@ def main() -> None:
             module.warn(f"this kernel has no parameter {name}")
     else:
         of_kernel += [f"{name}: not there" for name in unknown]
+    too_old = ending(wanted["certificates"])
+    differences += [f"{path}: ends soon" for path in too_old]
     differences += of_units + of_kernel + packet_filters(wanted["packet_filters"])
     module.exit_json(
         changed=False,
         differences=differences,
         missing_packages=missing,
         unexpected=unexpected(wanted["directories"]),
+        ending=too_old,
         stale=stale,
     )
 

@@ -26,3 +26,9 @@ def test_only_what_is_installed_counts() -> None:
 def test_what_an_interrupted_installation_left() -> None:
     listing = "installed runc 1\nunpacked docker.io 26\nhalf-configured x 1\nconfig-files y 2\nhalf-installed z \n"
     assert host_facts.unfinished(listing) == ["docker.io", "x", "z"]
+
+
+def test_the_address_is_the_one_that_packets_would_carry() -> None:
+    assert host_facts.address("127.0.0.1") == "127.0.0.1"
+    # nothing leads to a broadcast address without being asked for
+    assert host_facts.address("255.255.255.255") == ""

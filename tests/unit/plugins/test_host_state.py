@@ -184,3 +184,16 @@ def test_no_nftables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     wanted = [{"family": "inet", "table": "a", "file": "/file"}]
     assert run(packet_filters=wanted)["differences"] == ["a: there is no nftables"]
+
+
+def test_a_certificate_that_ends_too_soon_is_told(tmp_path: Path) -> None:
+    certificate = tmp_path / "certificate.pem"
+    make = ["openssl", "req", "-x509", "-newkey", "ed25519", "-nodes", "-subj", "/CN=test", "-days", "30"]
+    subprocess.run([*make, "-keyout", "/dev/null", "-out", str(certificate)], check=True, capture_output=True)
+    missing = {"path": str(tmp_path / "missing.pem"), "days": 1}
+    assert run(certificates=[{"path": str(certificate), "days": 29}, missing])["differences"] == []
+    answer = run(certificates=[{"path": str(certificate), "days": 31}])
+    assert answer["ending"] == [str(certificate)]
+    assert answer["differences"] == [f"{certificate}: ends soon"]
+    certificate.write_text("no certificate")
+    assert run(certificates=[{"path": str(certificate), "days": 1}])["ending"] == [str(certificate)]
