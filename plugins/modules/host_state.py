@@ -48,7 +48,7 @@ options:
     default: []
   certificates:
     description:
-      - Certificates (PEM), each with C(path) and C(days), that it is valid for at least. What is missing is no difference.
+      - Certificates (PEM), each with C(path) and C(days), that it is valid for at least. One that is missing is none.
     type: list
     elements: dict
     default: []
