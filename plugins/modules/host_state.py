@@ -43,6 +43,7 @@ options:
       - Units of systemd, each with C(name) and, where that matters, C(active) and C(enabled).
       - With C(reads), the files that the unit's process reads when it is started or reloaded, and C(starts_with), those
         that only a start makes it read. What was changed since makes the unit stale.
+      - The unit C(systemd) is the manager itself, which reads its files at C(daemon-reload).
     type: list
     elements: dict
     default: []
@@ -139,6 +140,7 @@ KEYS = {
     "certificates": {"path", "days"},
     "packet_filters": {"family", "table", "file"},
 }
+MANAGER = "systemd"
 PROPERTIES = (
     "Id",
     "ActiveState",
@@ -264,6 +266,20 @@ def show_units(names: list[str]) -> dict[str, dict[str, str]]:
     return dict(zip(names, shown, strict=True)) if len(shown) == len(names) else {}
 
 
+def manager() -> dict[str, str]:
+    """Return the state of systemd itself as if it were a unit; none where there is no systemd."""
+    stamps = ("UnitsLoadFinishTimestampMonotonic", "UnitsLoadTimestampMonotonic")
+    try:
+        argv = ["systemctl", "show", f"--property={','.join(stamps)}"]
+        out = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+    except FileNotFoundError:
+        return {}
+    shown = dict(line.partition("=")[::2] for line in out.splitlines())
+    # the second is 0 until the first reload on some releases, and the only one that a reload changes
+    read = max(int(shown.get(stamp) or 0) for stamp in stamps)
+    return {"ActiveState": "active", "StateChangeTimestampMonotonic": str(read)}
+
+
 def changed_since(paths: list[str], monotonic_us: str) -> list[str]:
     """Return the paths that were changed after a moment on the monotonic clock."""
     moment = time.time() - time.monotonic() + int(monotonic_us or 0) / 1e6
@@ -273,7 +289,8 @@ def changed_since(paths: list[str], monotonic_us: str) -> list[str]:
 
 def units(wanted: list[dict[str, Any]]) -> tuple[list[str], list[str]]:
     """Return how units differ, and which of them are stale."""
-    shown = show_units([entry["name"] for entry in wanted])
+    names = [entry["name"] for entry in wanted]
+    shown = show_units([name for name in names if name != MANAGER]) | ({MANAGER: manager()} if MANAGER in names else {})
     found, stale = [], []
     for entry in wanted:
         name, unit = entry["name"], shown.get(entry["name"], {})

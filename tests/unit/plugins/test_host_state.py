@@ -137,6 +137,18 @@ def test_a_file_that_is_newer_than_the_process(systemctl: Path, tmp_path: Path, 
     assert answer["differences"] == [f"a.service: has not read {file} since it changed"]
 
 
+@pytest.mark.parametrize("stamp", ["UnitsLoadFinishTimestampMonotonic", "UnitsLoadTimestampMonotonic"])
+def test_what_systemd_itself_has_not_read(systemctl: Path, tmp_path: Path, stamp: str) -> None:
+    file = tmp_path / "configuration"
+    file.write_text("x")
+    uptime = float(Path("/proc/uptime").read_text().split()[0])
+    wanted = [{"name": "systemd", "reads": [str(file)]}]
+    systemctl.write_text(f"{stamp}={int((uptime + 60) * 1e6)}\n")
+    assert run(units=wanted)["differences"] == []
+    systemctl.write_text(f"{stamp}={int((uptime - 60) * 1e6)}\n")
+    assert run(units=wanted)["stale"] == ["systemd"]
+
+
 def test_no_systemd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert run(units=[{"name": "a.service", "active": True}])["differences"] == ["a.service: unknown"]
