@@ -77,12 +77,20 @@ def kernel_parameters(root: Path) -> dict[str, str]:
     return found
 
 
+def automatic(states: str) -> list[str]:
+    """Return the packages that were installed for the sake of others, from what apt writes down of states."""
+    blocks = (dict(line.partition(": ")[::2] for line in block.splitlines()) for block in states.split("\n\n"))
+    return sorted(block["Package"] for block in blocks if block.get("Auto-Installed") == "1")
+
+
 def begin(packages: list[str], root: Path = Path("/"), folder: Path | None = None) -> None:
     """Write down what a host has before it is changed, unless that was done before."""
     if "packages" in load(folder):
         return
     with _written(folder) as origin:
         origin["packages"] = sorted(packages)
+        states = root / "var/lib/apt/extended_states"
+        origin["automatic"] = automatic(states.read_text(encoding="utf-8") if states.is_file() else "")
         origin["users"] = first_lines(root / "etc/passwd")
         origin["groups"] = first_lines(root / "etc/group")
         origin["directories"] = directories(root)

@@ -12,9 +12,11 @@ description:
   - Removes users and groups that roles and packages made.
 options:
   part:
-    description: Whether units are ended, directories are removed, or everything else is brought back.
+    description:
+      - Whether units are ended, volumes are unmounted, directories are removed, or everything else is brought back.
+      - What uses a volume ends before it is unmounted. The module fails where one stays mounted.
     type: str
-    choices: [units, directories, rest]
+    choices: [units, mounts, directories, rest]
     required: true
   directories:
     description: Directories of roles that go with all they hold.
@@ -72,7 +74,16 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.origin import FOLDER, bring_back, describe, first_lines, load
 
 UNITS = Path("/etc/systemd/system")
-SUFFIXES = {".service", ".slice", ".socket", ".timer", ".mount", ".path", ".target"}
+SUFFIXES = {".service", ".slice", ".socket", ".timer", ".path", ".target"}
+# Who reads files of a folder, and how it takes up that they are other ones. It may have been there before.
+READERS = {
+    "/etc/systemd/journald.conf.d": ["systemctl", "try-restart", "systemd-journald.service"],
+    "/etc/systemd/timesyncd.conf.d": ["systemctl", "try-restart", "systemd-timesyncd.service"],
+    "/etc/chrony": ["systemctl", "try-restart", "chrony.service"],
+    "/etc/docker": ["systemctl", "try-restart", "docker.service"],
+    "/etc/audit/rules.d": ["augenrules", "--load"],
+    "/etc/default/grub.d": ["update-grub"],
+}
 
 
 def below(path: Path, parents: list[str]) -> bool:
@@ -80,17 +91,34 @@ def below(path: Path, parents: list[str]) -> bool:
     return any(path.is_relative_to(parent) for parent in parents)
 
 
-def own_units(files: dict[str, Any]) -> list[str]:
+def own_units(files: dict[str, Any], suffixes: set[str]) -> list[str]:
     """Return the units that were not there before, those that others run in last."""
     names = [Path(name) for name, before in files.items() if before is None]
-    units = [path.name for path in names if path.parent == UNITS and path.suffix in SUFFIXES]
+    units = [path.name for path in names if path.parent == UNITS and path.suffix in suffixes]
     return sorted(units, key=lambda name: (name.endswith(".slice"), name))
+
+
+def mounted_at(unit: str, units: Path = UNITS) -> Path | None:
+    """Return where a unit mounts, None when nothing is mounted there."""
+    text = (units / unit).read_text(encoding="utf-8") if (units / unit).is_file() else ""
+    where = next((line.partition("=")[2].strip() for line in text.splitlines() if line.startswith("Where=")), "")
+    return Path(where) if where and Path(where).is_mount() else None
+
+
+def readers(files: list[str]) -> list[list[str]]:
+    """Return what makes the readers of files take up that they are other ones, each once."""
+    return [command for folder, command in READERS.items() if any(below(Path(name), [folder]) for name in files)]
 
 
 def parameters(text: str) -> list[str]:
     """Return the names of kernel parameters that a file of sysctl.d sets."""
     lines = (line.strip().lstrip("-") for line in text.splitlines())
     return [line.partition("=")[0].strip() for line in lines if line[:1] not in ("", "#", ";") and "=" in line]
+
+
+def at_work(unit: str) -> bool:
+    """Tell whether a unit runs, or would with the host's next start."""
+    return any(run("systemctl", "--quiet", question, unit) for question in ("is-active", "is-enabled", "is-failed"))
 
 
 def run(*command: str) -> bool:
@@ -106,16 +134,31 @@ class Restoration:
 
     def __init__(self, keep: list[str], dry: bool) -> None:
         self.done: list[str] = []
+        self.files: list[str] = []
         self._keep = keep
         self._dry = dry
 
     def end_units(self, files: dict[str, Any]) -> None:
         """Stop and disable the units of roles."""
-        for name in own_units(files):
-            if (UNITS / name).exists():
+        for name in own_units(files, SUFFIXES):
+            if (UNITS / name).exists() and at_work(name):
                 self.done.append(f"{name}: ended")
                 if not self._dry:
                     run("systemctl", "disable", "--now", name)
+
+    def unmount(self, files: dict[str, Any]) -> list[str]:
+        """Unmount the volumes of roles, those inside of others first; return which are still in use."""
+        busy = []
+        for name in reversed(own_units(files, {".mount"})):
+            path = mounted_at(name)
+            if path is None:
+                continue
+            self.done.append(f"{path}: unmounted")
+            if not self._dry:
+                run("systemctl", "disable", "--now", name)
+                if path.is_mount():
+                    busy.append(str(path))
+        return busy
 
     def bring_parameters_back(self, files: dict[str, Any], values: dict[str, str]) -> None:
         """Give kernel parameters that roles set the values from before."""
@@ -140,6 +183,7 @@ class Restoration:
             if below(path, self._keep) or describe(path) == before or not path.parent.is_dir():
                 continue
             self.done.append(f"{path}: {'removed' if before is None else 'as it was'}")
+            self.files.append(name)
             if not self._dry:
                 bring_back(path, before)
         if directories and not self._dry:
@@ -211,7 +255,7 @@ def main() -> None:
     lists = {"directories": "path", "keep": "path", "keep_users": "str", "packet_filters": "str"}
     module = AnsibleModule(
         argument_spec={
-            "part": {"type": "str", "choices": ["units", "directories", "rest"], "required": True},
+            "part": {"type": "str", "choices": ["units", "mounts", "directories", "rest"], "required": True},
             "empty_packet_filters": {"type": "bool", "default": False},
             **{name: {"type": "list", "elements": elements, "default": []} for name, elements in lists.items()},
         },
@@ -223,6 +267,9 @@ def main() -> None:
     if asked["part"] == "units":
         work.end_units(files)
         work.drop_packet_filters(asked["packet_filters"])
+    elif asked["part"] == "mounts":
+        if busy := work.unmount(files):
+            module.fail_json(msg=f"{', '.join(busy)}: in use, so it stays mounted; end what uses it and run this again")
     elif asked["part"] == "directories":
         work.remove_directories(asked["directories"])
         if asked["empty_packet_filters"]:
@@ -234,7 +281,8 @@ def main() -> None:
         if FOLDER.is_dir():
             work.done.append(f"{FOLDER}: removed")
         if not module.check_mode:
-            run("systemctl", "daemon-reload")
+            for command in [["systemctl", "daemon-reload"], *readers(work.files)]:
+                run(*command)
             run("systemctl", "reset-failed")
             shutil.rmtree(FOLDER, ignore_errors=True)
     module.exit_json(changed=bool(work.done), done=work.done, known=bool(origin))

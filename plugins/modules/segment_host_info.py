@@ -51,7 +51,7 @@ port:
   type: int
   returned: always
 data_checksums:
-  description: Whether its pages have checksums.
+  description: Whether its pages have checksums; null where PostgreSQL is not there to tell, as after destroy.yml.
   type: bool
   returned: always
 stale:
@@ -118,6 +118,17 @@ def ask(port: int) -> dict[str, Any] | None:
     return state
 
 
+def has_checksums(version: int, data: Path, root: Path) -> bool | None:
+    """Return whether the pages of a cluster have checksums, None where PostgreSQL itself is not installed."""
+    program = root / f"usr/lib/postgresql/{version}/bin/pg_controldata"
+    try:
+        said = subprocess.run([program, data], env={"LC_ALL": "C"}, capture_output=True, text=True, check=True).stdout
+    except FileNotFoundError:
+        return None
+    found = re.search(r"^Data page checksum version:\s+(\d+)", said, re.MULTILINE)
+    return bool(found and int(found[1]))
+
+
 def look(version: int, cluster: str, root: Path = Path("/")) -> dict[str, Any]:
     """Return the state of the cluster."""
     configuration = root / "etc/postgresql" / str(version) / cluster
@@ -131,12 +142,7 @@ def look(version: int, cluster: str, root: Path = Path("/")) -> dict[str, Any]:
         state["left_data"] = str(usual_data)
     if data is None or not (data / "PG_VERSION").exists():
         return state
-    control = subprocess.run(
-        [f"/usr/lib/postgresql/{version}/bin/pg_controldata", str(data)],
-        env={"LC_ALL": "C"}, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    checksums = re.search(r"^Data page checksum version:\s+(\d+)", control.stdout, re.MULTILINE)
-    state |= {"exists": True, "data_checksums": bool(checksums and int(checksums[1]))}
+    state |= {"exists": True, "data_checksums": has_checksums(version, data, root)}
     try:
         lines = (data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
     except OSError:

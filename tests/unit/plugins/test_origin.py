@@ -62,10 +62,14 @@ def test_a_host_is_described_once(tmp_path: Path, folder: Path) -> None:
     parameter = tmp_path / "proc/sys/net/ipv4/conf"
     parameter.mkdir(parents=True)
     (parameter / "forwarding").write_text("0\n", encoding="ascii")
+    states = tmp_path / "var/lib/apt/extended_states"
+    states.parent.mkdir(parents=True)
+    states.write_text("Package: a\nArchitecture: amd64\nAuto-Installed: 1\n\nPackage: b\nAuto-Installed: 0\n", "ascii")
     origin.begin(["bash"], tmp_path, folder)
     origin.begin(["bash", "docker.io"], tmp_path, folder)
     assert origin.load(folder) == {
         "packages": ["bash"],
+        "automatic": ["a"],
         "users": ["root"],
         "groups": ["root"],
         "directories": ["/etc"],
@@ -89,7 +93,7 @@ def test_units_end_before_the_slices_that_they_run_in() -> None:
         f"{units}/postgresql@.service.d/slice.conf": None,
         "/etc/docker/daemon.json": None,
     }
-    assert restored_host.own_units(files) == ["protocol_server.service", "sandboxes.slice"]
+    assert restored_host.own_units(files, restored_host.SUFFIXES) == ["protocol_server.service", "sandboxes.slice"]
 
 
 def test_parameters_of_a_file() -> None:
@@ -110,3 +114,63 @@ def test_what_apt_would_remove() -> None:
     assert removed_packages.dependencies(fields) == {"adduser", "docker-cli", "podman", "python3", "libc6"}
     assert removed_packages.removable({"postgresql-17", "caisson-runtime-r", "libpq5", "docker.io"}) == {"libpq5"}
     assert removed_packages.matches("caisson-runtime-r", ["caisson-*"])
+
+
+# There before: base, which needs one of two, and mail, which ours would like. Since then: ours, and a person's own.
+LISTING = """installed\tbase\tlibbase | libours, \t\t
+installed\tlibbase\t, \t\t
+installed\tmail\t, libmail (>= 2)\tours\t
+installed\tours\t, libours, python3:any\t\t
+installed\tlibours\t, \t\tlibbase
+installed\tpython3-yes\t, \t\tpython3
+installed\teditor\t, libeditor\tspell\t
+installed\tlibeditor\t, \t\t
+installed\tspell\t, \t\t
+config-files\tgone\t, libours\t\t
+"""
+BEFORE = {"base", "libbase", "mail"}
+
+
+def test_what_has_to_stay_for_others() -> None:
+    packages = removed_packages.installed(LISTING)
+    assert "gone" not in packages
+    # what was there before needs nothing that came since
+    assert removed_packages.needed(BEFORE, packages, BEFORE) == BEFORE
+    # what others have installed stays with all it needs and all it was installed with
+    assert removed_packages.needed({"editor"}, packages, BEFORE) == {"editor", "libeditor", "spell"}
+    # a name that another package provides
+    assert removed_packages.needed({"ours"}, packages, BEFORE) == {"ours", "libours", "python3-yes"}
+
+
+def test_a_newer_version_of_what_was_there_may_need_more() -> None:
+    packages = removed_packages.installed("installed\tbase\t, libnew\t\t\ninstalled\tlibnew\t, \t\t\n")
+    assert removed_packages.needed({"base"}, packages, {"base"}) == {"base", "libnew"}
+
+
+def test_where_a_unit_mounts(tmp_path: Path) -> None:
+    (tmp_path / "proc.mount").write_text("[Mount]\nWhere=/proc\n", encoding="utf-8")
+    (tmp_path / "srv.mount").write_text(f"[Mount]\nWhere={tmp_path}\n", encoding="utf-8")
+    assert restored_host.mounted_at("proc.mount", tmp_path) == Path("/proc")
+    assert restored_host.mounted_at("srv.mount", tmp_path) is None
+    assert restored_host.mounted_at("gone.mount", tmp_path) is None
+
+
+def test_volumes_are_no_units_that_end_first() -> None:
+    files = {"/etc/systemd/system/srv.mount": None, "/etc/systemd/system/srv-data.mount": None}
+    assert restored_host.own_units(files, restored_host.SUFFIXES) == []
+    assert restored_host.own_units(files, {".mount"}) == ["srv-data.mount", "srv.mount"]
+
+
+def test_who_reads_a_file_is_told() -> None:
+    files = ["/etc/docker/daemon.json", "/etc/systemd/journald.conf.d/a.conf", "/etc/systemd/journald.conf.d/b.conf"]
+    assert restored_host.readers(files) == [
+        ["systemctl", "try-restart", "systemd-journald.service"],
+        ["systemctl", "try-restart", "docker.service"],
+    ]
+    assert restored_host.readers(["/etc/hosts"]) == []
+
+
+def test_what_apt_never_removes_by_itself() -> None:
+    said = ['APT::NeverAutoRemove "";', 'APT::NeverAutoRemove:: "^linux-image.*";', 'Dir "/";']
+    said += ['APT::VersionedKernelPackages:: "linux-.*";']
+    assert removed_packages.protected("\n".join(said)) == ["^linux-image.*", "linux-.*"]

@@ -47,3 +47,19 @@ def test_data_without_a_configuration(tmp_path: Path) -> None:
     (data / "PG_VERSION").touch()
     state = segment_host_info.look(17, "main", tmp_path)
     assert (state["left_data"], state["exists"]) == (str(data), False)
+
+
+def test_a_cluster_whose_postgresql_was_removed(tmp_path: Path) -> None:
+    data, configuration = tmp_path / "data", tmp_path / "etc/postgresql/17/main"
+    data.mkdir()
+    (data / "PG_VERSION").touch()
+    configuration.mkdir(parents=True)
+    (configuration / "postgresql.conf").write_text(f"data_directory = '{data}'\n", encoding="utf-8")
+    state = segment_host_info.look(17, "main", tmp_path)
+    assert (state["exists"], state["data_checksums"]) == (True, None)
+    program = tmp_path / "usr/lib/postgresql/17/bin/pg_controldata"
+    program.parent.mkdir(parents=True)
+    for version, checksums in ((1, True), (0, False)):
+        program.write_text(f"#!/bin/sh\necho 'Data page checksum version:           {version}'\n", encoding="utf-8")
+        program.chmod(0o755)
+        assert segment_host_info.look(17, "main", tmp_path)["data_checksums"] is checksums
