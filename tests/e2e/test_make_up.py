@@ -17,6 +17,23 @@ LAB = "caisson-e2e"
 HOSTS = ("segment1", "segment2")
 ENVIRONMENT = {**os.environ, "LAB_NAME": LAB, "LAB_POSTGRESQL_FIRST_PORT": "25432"}
 AGAIN_LIMIT_S = 60.0
+UNITS = "/etc/systemd/system"
+CONF_D = "/etc/postgresql/17/main/conf.d/segment_host.conf"
+# What is done to a host, and what the line that tells it has.
+DRIFTS = {
+    "contents of a file": ("echo >> /etc/plcontainer/protocol_server.yml", "protocol_server.yml: other contents"),
+    "mode of a file": ("chmod 0666 /etc/docker/daemon.json", "/etc/docker/daemon.json: mode is 0666"),
+    "a file is gone": (f"rm {UNITS}/protocol_server.service", "system/protocol_server.service: no file"),
+    "a unit is disabled": ("systemctl disable docker.service", "docker.service: disabled"),
+    "a service is stopped": ("systemctl stop protocol_server.service", "protocol_server.service: inactive"),
+    "a package is removed": ("dpkg --force-depends --remove caisson-runtime-r", "caisson-runtime-r"),
+    "a runtime is deleted": ("echo 'runtimes: []' > /etc/plcontainer/runtimes.yml", "runtimes.yml: other contents"),
+    "a setting is altered": (f"sed -i 's/^max_connections.*/max_connections = 7/' {CONF_D}", f"{CONF_D}: other"),
+    "the extension is dropped": ("su postgres -c \"psql -qc 'DROP EXTENSION plcontainer CASCADE'\"", "plcontainer: "),
+    "an image is removed": ("docker rmi --force $(docker images --quiet caisson/plr)", "caisson/plr"),
+    "a slice has no limits": (f"echo '[Slice]' > {UNITS}/sandboxes.slice", "sandboxes.slice: other contents"),
+    "a kernel parameter": ("sysctl -qw net.ipv4.tcp_rfc1337=0", "net.ipv4.tcp_rfc1337: 0, not 1"),
+}
 
 
 def run(*command: str, stdin: str | None = None, timeout: float = 900) -> subprocess.CompletedProcess[str]:
@@ -172,6 +189,33 @@ def test_status_tells_what_is_up(up: str) -> None:
         docker("exec", container, "systemctl", "start", "protocol_server")
     assert broken.returncode != 0
     assert "protocol_server" in broken.stdout
+
+
+def test_check_names_each_drift_and_site_mends_it(up: str) -> None:
+    for command, _ in DRIFTS.values():
+        docker("exec", f"{LAB}-segment2", "sh", "-c", command)
+    done = make("check")
+    assert done.returncode != 0
+    found = [line for line in done.stdout.splitlines() if line.startswith("segment2: ")]
+    print("\n".join(found))
+    missed = {what: told for what, (_, told) in DRIFTS.items() if not any(told in line for line in found)}
+    assert missed == {}, done.stdout
+    assert not any(line.startswith("segment1: ") and "differences" not in line for line in done.stdout.splitlines())
+    mended = playbook("site.yml")
+    assert mended.returncode == 0, mended.stdout + mended.stderr
+    again = make("check")
+    assert again.returncode == 0, again.stdout
+    # the function that went with the extension
+    assert playbook("playbooks/lab_query.yml").returncode == 0
+
+
+def test_destroy_is_refused_without_the_word(up: str) -> None:
+    for word in ((), ("-e", "destroy_confirm=yes"), ("-e", "destroy_confirm='3 hosts'")):
+        done = playbook("playbooks/destroy.yml", *word)
+        assert done.returncode != 0
+        assert "Nothing was changed" in done.stdout
+        assert "-e destroy_confirm='2 hosts'" in done.stdout
+    assert make("check").returncode == 0
 
 
 def test_containers_are_not_privileged(up: str) -> None:
