@@ -47,6 +47,7 @@ removed:
   elements: str
 """
 
+import platform
 import re
 import subprocess
 from collections import defaultdict
@@ -173,12 +174,12 @@ def remove(module: AnsibleModule, names: list[str]) -> None:
             copy.unlink()
 
 
-def protected(configuration: str) -> list[str]:
-    """Return the patterns of what apt never removes by itself, such as kernels, from its configuration."""
-    rows = (line.split(" ", 1) for line in configuration.splitlines())
-    return [
-        row[1].strip(' ";') for row in rows if re.match(r"APT::(NeverAutoRemove|VersionedKernelPackages)::", row[0])
-    ]
+def protected(configuration: str, kernel: str) -> list[str]:
+    """Return the patterns of what apt never removes by itself, from its configuration; kernels are never ours."""
+    rows = [line.split(" ", 1) for line in configuration.splitlines()]
+    never = [row[1].strip(' ";') for row in rows if row[0] == "APT::NeverAutoRemove::"]
+    of_kernel = [row[1].strip(' ";') for row in rows if row[0] == "APT::VersionedKernelPackages::"]
+    return [*never, "^linux-(image|modules)-", *(f"^{pattern}-{re.escape(kernel)}$" for pattern in of_kernel)]
 
 
 def leftovers(module: AnsibleModule, before: set[str]) -> list[str]:
@@ -187,8 +188,8 @@ def leftovers(module: AnsibleModule, before: set[str]) -> list[str]:
     others = set(run(module, "apt-mark", "showmanual").split()) - before
     # apt alone would keep whatever is one of several that could satisfy a dependency
     rest = packages.keys() - before - needed(before | others, packages, before)
-    never = [re.compile(pattern) for pattern in protected(run(module, "apt-config", "dump"))]
-    return sorted(name for name in removable(rest) if not any(pattern.match(name) for pattern in never))
+    never = re.compile("|".join(protected(run(module, "apt-config", "dump"), platform.release())))
+    return sorted(name for name in removable(rest) if not never.search(name))
 
 
 def remove_leftovers(module: AnsibleModule, before: set[str], automatic: set[str]) -> bool:
