@@ -136,16 +136,17 @@ class AdmissionPolicies(pulumi.ComponentResource):
                     registration.v1.MatchConditionArgs(
                         name="no-user",
                         expression="!has(object.spec.securityContext) || !has(object.spec.securityContext.runAsUser)",
-                    ),
-                    registration.v1.MatchConditionArgs(name="a-range", expression=f"{_RANGE} != ''"),
+                    )
                 ],
                 mutations=[
                     registration.v1.MutationArgs(
                         patch_type="ApplyConfiguration",
                         apply_configuration=registration.v1.ApplyConfigurationArgs(
-                            expression=f"Object{{spec: Object.spec{{securityContext: {context}{{"
-                            f"runAsUser: {_FIRST}, fsGroup: object.spec.?securityContext.?fsGroup.orValue({_FIRST})"
-                            "}}}"
+                            expression=(
+                                f"{_RANGE} == '' ? Object{{}} : Object{{spec: Object.spec{{securityContext: {context}{{"
+                                f"runAsUser: {_FIRST}, "
+                                f"fsGroup: object.spec.?securityContext.?fsGroup.orValue({_FIRST})}}}}}}"
+                            )
                         ),
                     )
                 ],

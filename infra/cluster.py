@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pulumi_kubernetes as k8s
 import yaml
 
 from infra.settings import SettingsError
@@ -99,6 +100,20 @@ def check(given: str, context: str, oldest: str) -> None:
     if version and version < _number(oldest):
         said = ".".join(map(str, version))
         raise SettingsError([f"the API server {asked.url} is Kubernetes {said}; the platform needs {oldest} or newer"])
+
+
+def provider(given: str, context: str) -> k8s.Provider:
+    """Return the provider of a cluster. Nothing of a kubeconfig goes into the state: the provider reads the file.
+
+    What was changed by hand is put back, and an object that a killed run has made but not written down is taken over.
+    """
+    return k8s.Provider(
+        "cluster",
+        kubeconfig=given or None,
+        context=context or None,
+        enable_patch_force=True,
+        upsert_existing_objects=True,
+    )
 
 
 def _ask(asked: Server) -> tuple[int, ...] | None:

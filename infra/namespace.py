@@ -59,6 +59,8 @@ class NamespaceArgs:
         found = []
         if problem := names.problem_of(self.name):
             found.append(f"{self.name!r} {problem}")
+        if self.name == "default" or self.name.startswith("kube-"):
+            found.append(f"{self.name} is a namespace of Kubernetes itself")
         for what, one, most, all_ in (
             ("cpus", self.container.cpus, self.container_most.cpus, self.quota.cpus),
             ("memory_mb", self.container.memory_mb, self.container_most.memory_mb, self.quota.memory_mb),
@@ -99,7 +101,7 @@ class Namespace(pulumi.ComponentResource):
             metadata=k8s.meta.v1.ObjectMetaArgs(
                 name=args.name,
                 labels={**names.PART_OF, **levels, **args.labels},
-                annotations=dict(args.annotations),
+                annotations=dict(args.annotations) or None,
             ),
             opts=pulumi.ResourceOptions(parent=self),
         )

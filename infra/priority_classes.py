@@ -56,7 +56,6 @@ class PriorityClasses(pulumi.ComponentResource):
                 value=one.value,
                 preemption_policy="PreemptLowerPriority" if one.preempts else "Never",
                 description=one.description,
-                global_default=False,
                 opts=pulumi.ResourceOptions(parent=self),
             )
             for one in classes

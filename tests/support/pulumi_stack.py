@@ -1,0 +1,140 @@
+"""A stack of the project, deployed by the real `pulumi` command, with its state in a folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+PASSPHRASE = "known to this test only"
+PROVIDER = "pulumi-resource-kubernetes"
+_OLD_HOST = re.compile(rb"github\.com/pulumi/pulumi/sdk/v3\tv3\.\d\d\.")
+"""In what Go writes into programs about their modules."""
+
+
+def bring_provider(folder: Path) -> str:
+    """Put the tests' provider plugin into `folder`, unless the official one is on PATH. Returns which one it is."""
+    if official := shutil.which(PROVIDER):
+        return f"the official provider, {official}"
+    folder.mkdir(exist_ok=True)
+    program = folder / PROVIDER
+    program.write_text(
+        f'#!/bin/sh\nexport PYTHONPATH="{ROOT}/src:{ROOT}"\n'
+        f'exec "{ROOT}/.venv/bin/python" -m tests.support.kubernetes_provider\n'
+    )
+    program.chmod(0o755)
+    return "the tests' own provider, tests/support/kubernetes_provider"
+
+
+def bring_policy_pack(folder: Path, host: Path) -> tuple[Path, str]:
+    """Return a policy pack that the language host can run, and which it is.
+
+    A host that is older than its CLI is not told where a pack lies. The CLI starts packs of a runtime that has no host
+    by a script: so it gets a copy that says such a runtime, and the script lies in `folder`, which is on PATH.
+    """
+    pack = ROOT / "infra/policy"
+    if not _OLD_HOST.search(host.read_bytes()):
+        return pack, "the policy pack as it is"
+    copy = folder / "policy"
+    shutil.copytree(pack, copy)
+    (copy / "PulumiPolicy.yaml").write_text("runtime: caisson\n")
+    script = folder / "pulumi-analyzer-policy-caisson"
+    script.write_text(f'#!/bin/sh\nexec "{ROOT}/.venv/bin/python" -u -m pulumi.policy "$@"\n')
+    script.chmod(0o755)
+    return copy, "the policy pack started by a script, since the language host is older than the CLI"
+
+
+@dataclass
+class Stack:
+    """A copy of a project of stacks/, so that nothing is written into the tree."""
+
+    source: Path
+    """The project's folder."""
+    folder: Path
+    """Where the copy and the state lie; stacks that refer to each other share it."""
+    path: list[Path]
+    """Folders with the programs that Pulumi needs, before PATH."""
+    kubeconfig: Path
+    name: str = "test"
+
+    @property
+    def project(self) -> Path:
+        return self.folder / self.source.name
+
+    def create(self) -> None:
+        shutil.copytree(self.source, self.project)
+        file = self.project / "Pulumi.yaml"
+        content = yaml.safe_load(file.read_text())
+        content["runtime"]["options"]["virtualenv"] = str(ROOT / ".venv")
+        file.write_text(yaml.safe_dump(content))
+        (self.folder / "state").mkdir(exist_ok=True)
+        self.run("stack", "init", self.name)
+
+    def configure(self, **values: Any) -> None:
+        """Write the stack's configuration; a value of None takes a key away."""
+        file = self.project / f"Pulumi.{self.name}.yaml"
+        content = yaml.safe_load(file.read_text()) or {}
+        name = yaml.safe_load((self.project / "Pulumi.yaml").read_text())["name"]
+        config = content.get("config", {}) | {f"{name}:{key}": value for key, value in values.items()}
+        content["config"] = {key: value for key, value in config.items() if value is not None}
+        file.write_text(yaml.safe_dump(content))
+
+    def command(self, *words: str) -> tuple[list[str], dict[str, str]]:
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("PULUMI_", "KUBE"))}
+        settings = {
+            # a language host that is older than its CLI does not hear of `virtualenv`, and takes the first python
+            "PATH": ":".join([*map(str, self.path), str(ROOT / ".venv/bin"), os.environ["PATH"]]),
+            "PULUMI_HOME": str(self.folder / "home"),
+            "PULUMI_BACKEND_URL": f"file://{self.folder}/state",
+            "PULUMI_CONFIG_PASSPHRASE": PASSPHRASE,
+            "PULUMI_SKIP_UPDATE_CHECK": "true",
+            "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
+            "KUBECONFIG": str(self.kubeconfig),
+        }
+        options = ["--non-interactive", "--color=never", f"--cwd={self.project}"]
+        return ["pulumi", *words, *options], kept | settings
+
+    def run(self, *words: str, fails: bool = False) -> str:
+        """Run a command of Pulumi and return what it said; it must end as expected."""
+        command, environment = self.command(*words)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        said = done.stdout + done.stderr
+        assert (done.returncode != 0) == fails, said
+        return said
+
+    def up(self, *words: str, fails: bool = False) -> str:
+        return self.run("up", "--yes", "--skip-preview", f"--stack={self.name}", *words, fails=fails)
+
+    def kill_during_up(self, started: Callable[[], bool]) -> None:
+        """Kill an `up` with all its processes as soon as `started` is true. It must not have ended by then."""
+        command, environment = self.command("up", "--yes", "--skip-preview", f"--stack={self.name}")
+        with subprocess.Popen(
+            command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        ) as process:
+            while not started():
+                assert process.poll() is None, "it ended before it was killed"
+                time.sleep(0.05)
+            os.killpg(process.pid, signal.SIGKILL)
+        assert process.returncode == -signal.SIGKILL, "it ended before it was killed"
+
+    def preview(self, *words: str, fails: bool = False) -> str:
+        return self.run("preview", f"--stack={self.name}", *words, fails=fails)
+
+    def state(self) -> dict[str, Any]:
+        exported: dict[str, Any] = json.loads(self.run("stack", "export", f"--stack={self.name}"))
+        return exported
+
+    def resources(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.state()["deployment"].get("resources", [])
+        return found
