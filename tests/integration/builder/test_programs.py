@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import re
 import subprocess
+import tarfile
+from pathlib import Path
 
 import pytest
 
 from builder.description import load_package, package_folder
+from builder.images import find_image
 from builder.packages import find_package
 from builder.project import ROOT
 
@@ -66,3 +69,18 @@ def test_the_bill_names_programs_and_modules(package: str) -> None:
             assert f"{item['name']} {item['version']} {fact['value']}" in sums
     inside = built.unpacked() / "usr/share/doc" / built.package / built.bill.name
     assert inside.read_bytes() == built.bill.read_bytes()
+
+
+def test_coredns_takes_every_plugin_that_it_has_in_it(tmp_path: Path) -> None:
+    built = find_image("coredns", "13")
+    if built is None:
+        pytest.skip("compiling coredns takes minutes: `python -m builder image coredns`, then this is tested")
+    program = tmp_path / "coredns"
+    with tarfile.open(built.archive) as archive, tarfile.open(fileobj=archive.extractfile("layer.tar")) as files:
+        program.write_bytes(files.extractfile("./usr/bin/coredns").read())  # type: ignore[union-attr]
+    program.chmod(0o755)
+    shown = subprocess.run([program, "-plugins"], check=True, capture_output=True, text=True).stdout
+    order = re.search(r"directives = \[\]string\{([^}]*)\}", (ROOT / "images/coredns/cmd/coredns/main.go").read_text())
+    assert order is not None
+    # forward brings dnstap with it
+    assert set(re.findall(r'"(\w+)"', order[1])) == set(shown.split()) - {"dnstap"}
