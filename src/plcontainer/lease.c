@@ -113,7 +113,7 @@ connect_failed(void)
 		ereport(ERROR,
 				(errcode(ERRCODE_INSUFFICIENT_PRIVILEGE),
 				 errmsg("permission denied for the protocol server's socket \"%s\"", plc_server_socket),
-				 errhint("The socket must belong to a group of the database's operating system user; see \"socket_group\" in the server's configuration.")));
+				 errhint("The socket must belong to a group of the database's operating system user; see \"socket_group\" in the server's configuration. Under SELinux the host needs the policy that the role selinux_policy installs.")));
 	ereport(ERROR,
 			(errcode(ERRCODE_SQLCLIENT_UNABLE_TO_ESTABLISH_SQLCONNECTION),
 			 errmsg("could not connect to the protocol server on socket \"%s\": %m", plc_server_socket),

@@ -25,9 +25,30 @@ RELEASE = "13"
 BOOT_S = 180
 """An emulated processor takes 20 to 40 s; more when the machine has other things to do."""
 
+ARGUMENTS = (
+    "root=/dev/vda rw security=selinux selinux=1 enforcing=1 quiet"
+    # guards against neighbours that a virtual machine of ours does not have, and against a clock that stands
+    " mitigations=off tsc=reliable nowatchdog"
+    # QEMU forgets more addresses than it has to when a huge page goes
+    " transparent_hugepage=never"
+    # what has to be done when /usr is newer than /etc was done when the disk was built, and so was the file system
+    " systemd.condition-needs-update=no fsck.mode=skip"
+)
 
 AUDIT_LOG = "/var/log/audit/audit.log"
+READY = "ready"
 PSQL = "cd / && runuser -u postgres -- psql -XAtq -v VERBOSITY=verbose 2>&1"
+
+
+def answer(session: subprocess.Popen[str]) -> list[str]:
+    """Wait until a session says ready; returns the lines before."""
+    assert session.stdout is not None
+    said: list[str] = []
+    for line in session.stdout:
+        if line == f"{READY}\n":
+            return said
+        said.append(line.rstrip("\n"))
+    raise AssertionError(f"the session ended: {said}")
 
 
 @dataclass(frozen=True)
@@ -71,8 +92,7 @@ def start(directory: Path) -> None:
         directory=directory,
         kernel=disk.kernel,
         initrd=disk.initrd,
-        # mitigations guard against neighbours that an emulated processor does not have
-        arguments="root=/dev/vda rw security=selinux selinux=1 enforcing=1 quiet mitigations=off",
+        arguments=ARGUMENTS,
         memory_mb=3072,
         disks=[qemu.Disk(_disk_with_keys(directory, disk.disk), keep=True)],
         forwarded={port: 22},
@@ -146,18 +166,12 @@ class Guest:
         return self.attempt(f"{PSQL}", sql, timeout_s)[1]
 
     def session(self, sql: str) -> subprocess.Popen[str]:
-        """Open a session that runs SQL and stays open until its standard input is closed."""
+        """Open a session that runs SQL, says ready and stays open until its standard input is closed."""
         process = self.start(PSQL)
         assert process.stdin is not None
-        assert process.stdout is not None
-        process.stdin.write(f"{sql}\n\\echo ready\n")
+        process.stdin.write(f"{sql}\n\\echo {READY}\n")
         process.stdin.flush()
-        said = []
-        for line in process.stdout:
-            said.append(line)
-            if line == "ready\n":
-                return process
-        raise AssertionError(f"the session ended: {said}")
+        return process
 
     def denials(self) -> list[Denial]:
         """Return what the kernel has denied so far, as the audit daemon wrote it."""
