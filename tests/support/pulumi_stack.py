@@ -23,18 +23,12 @@ _OLD_HOST = re.compile(rb"github\.com/pulumi/pulumi/sdk/v3\tv3\.\d\d\.")
 """In what Go writes into programs about their modules."""
 
 
-def bring_provider(folder: Path) -> str:
-    """Put the tests' provider plugin into `folder`, unless the official one is on PATH. Returns which one it is."""
+def provider() -> tuple[list[Path], str]:
+    """Return the folders of the provider plugin, none where the official one is on PATH, and which one it is."""
     if official := shutil.which(PROVIDER):
-        return f"the official provider, {official}"
-    folder.mkdir(exist_ok=True)
-    program = folder / PROVIDER
-    program.write_text(
-        f'#!/bin/sh\nexport PYTHONPATH="{ROOT}/src:{ROOT}"\n'
-        f'exec "{ROOT}/.venv/bin/python" -m tests.support.kubernetes_provider\n'
-    )
-    program.chmod(0o755)
-    return "the tests' own provider, tests/support/kubernetes_provider"
+        return [], f"the official provider, {official}"
+    own = ROOT / "tests/support/kubernetes_provider"
+    return [own / "bin"], f"the tests' own provider, {own.relative_to(ROOT)}"
 
 
 def bring_policy_pack(folder: Path, host: Path) -> tuple[Path, str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.control_plane import ControlPlane, MissingError, memory_mb, programs
-from tests.support.pulumi_stack import ROOT, Stack, bring_policy_pack, bring_provider
+from tests.support.pulumi_stack import ROOT, Stack, bring_policy_pack, provider
 
 _NEED_MB = 1500
 _PACKAGES = {
@@ -65,12 +65,12 @@ class Plugins:
 def plugins(tools: dict[str, str], tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Plugins:
     """Bring the plugins that are not on PATH, and print which ones run."""
     folder = tmp_path_factory.mktemp("plugins")
-    provider = bring_provider(folder)
+    folders, which = provider()
     pack, how = bring_policy_pack(folder, Path(tools["pulumi-language-python"]))
     terminal = pytestconfig.pluginmanager.getplugin("terminalreporter")
     if terminal:
-        terminal.write_line(f"\nPulumi runs with {provider}, and {how}.")
-    return Plugins([folder, *sorted({Path(program).parent for program in tools.values()})], pack)
+        terminal.write_line(f"\nPulumi runs with {which}, and {how}.")
+    return Plugins([folder, *folders, *sorted({Path(program).parent for program in tools.values()})], pack)
 
 
 @pytest.fixture(scope="session")

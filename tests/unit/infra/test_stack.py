@@ -1,0 +1,57 @@
+"""scripts/stack.py: what it brings along for `pulumi`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from scripts import stack
+
+
+def test_a_passphrase_is_made_once_and_for_this_user_only(tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    made = stack.settings({"PATH": "/bin"}, folder, [tmp_path])
+    file = Path(made["PULUMI_CONFIG_PASSPHRASE_FILE"])
+    assert made["PULUMI_BACKEND_URL"] == f"file://{folder}"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert file.stat().st_mode & 0o777 == 0o600
+    passphrase = file.read_text()
+    assert len(passphrase) >= 32
+    stack.settings({}, folder, [])
+    assert file.read_text() == passphrase
+    assert list(folder.iterdir()) == [file]
+
+
+def test_programs_come_before_path(tmp_path: Path) -> None:
+    made = stack.settings({"PATH": "/bin"}, tmp_path, [tmp_path / "pulumi"])
+    assert made["PATH"].split(":") == [str(tmp_path / "pulumi"), str(stack.ROOT / ".venv/bin"), "/bin"]
+
+
+def test_what_a_person_says_stays(tmp_path: Path) -> None:
+    given = {"PULUMI_BACKEND_URL": "s3://bucket", "PULUMI_CONFIG_PASSPHRASE": "x", "PULUMI_SKIP_UPDATE_CHECK": "false"}
+    made = stack.settings(given, tmp_path / "state", [])
+    assert given.items() <= made.items()
+    assert "PULUMI_CONFIG_PASSPHRASE_FILE" not in made
+    assert not (tmp_path / "state").exists()
+
+
+@pytest.mark.parametrize("where", ["bin/pulumi-resource-kubernetes", "home/plugins/resource-kubernetes-v4.34.2/x"])
+def test_the_provider_is_on_path_or_installed(tmp_path: Path, where: str) -> None:
+    environment = {"PATH": str(tmp_path / "bin"), "PULUMI_HOME": str(tmp_path / "home")}
+    assert not stack.has_provider(environment)
+    (tmp_path / where).parent.mkdir(parents=True)
+    (tmp_path / where).touch(0o755)
+    assert stack.has_provider(environment)
+
+
+def test_a_missing_provider_is_told_before_anything_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "pulumi").write_text(f"#!/bin/sh\ntouch {tmp_path}/called\n")
+    (tmp_path / "pulumi").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    for name in ("HOME", "XDG_STATE_HOME", "PULUMI_HOME"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))
+    assert stack.main(["up", "platform"]) == 1
+    assert "run `pulumi plugin install resource kubernetes`" in capsys.readouterr().err
+    assert not (tmp_path / "called").exists()
