@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -29,6 +31,10 @@ _WORDS = {
     "cancel": ["cancel", "--yes"],
     "outputs": ["stack", "output", "--json"],
 }
+_LOOKED_AT = ("up", "preview")
+"""Verbs that the policy pack looks at."""
+_OLD_HOST = re.compile(rb"github\.com/pulumi/pulumi/sdk/v3\tv3\.\d\d\.")
+"""In what Go writes into programs about their modules."""
 
 
 class StackError(Exception):
@@ -64,6 +70,24 @@ def _passphrase(folder: Path) -> Path:
     return file
 
 
+def policy_pack(host: Path, folder: Path) -> Path:
+    """Return the policy pack as the language host `host` can run it; `folder` is on PATH.
+
+    A host that is older than its command is not told where a pack lies. The command starts packs of a runtime that has
+    no host by a script: so it gets a copy that says such a runtime, and the script.
+    """
+    pack = ROOT / "infra" / "policy"
+    if not _OLD_HOST.search(host.read_bytes()):
+        return pack
+    copy = folder / "policy"
+    shutil.copytree(pack, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / "PulumiPolicy.yaml").write_text("runtime: caisson\n", encoding="utf-8")
+    script = folder / "pulumi-analyzer-policy-caisson"
+    script.write_text(f'#!/bin/sh\nexec "{ROOT}/.venv/bin/python" -u -m pulumi.policy "$@"\n', encoding="utf-8")
+    script.chmod(0o755)
+    return copy
+
+
 def has_provider(environment: Mapping[str, str]) -> bool:
     """Tell whether the official provider is here: on PATH, or installed by `pulumi plugin install`."""
     home = Path(environment.get("PULUMI_HOME") or Path.home() / ".pulumi")
@@ -89,8 +113,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 def run(options: argparse.Namespace) -> int:
     """Run one verb on one stack, which is created when it is not there. Returns Pulumi's exit code."""
-    folders = [find_program("pulumi", say=lambda line: print(line, file=sys.stderr)).parent]
-    folders += [options.provider.resolve()] if options.provider else []
+    with tempfile.TemporaryDirectory() as folder:
+        return _run(options, Path(folder))
+
+
+def _run(options: argparse.Namespace, folder: Path) -> int:
+    programs = find_program("pulumi", say=lambda line: print(line, file=sys.stderr)).parent
+    folders = [folder, programs, *([options.provider.resolve()] if options.provider else [])]
     environment = settings(os.environ, state_folder(os.environ), folders)
     if options.kubeconfig:
         environment["KUBECONFIG"] = str(options.kubeconfig.resolve())
@@ -105,6 +134,11 @@ def run(options: argparse.Namespace) -> int:
     )
     # `cancel` has the stack as an argument, all others as an option
     named = [options.stack] if options.verb == "cancel" else [f"--stack={options.stack}"]
+    if options.verb in _LOOKED_AT:
+        host = shutil.which("pulumi-language-python", path=environment["PATH"])
+        if host is None:
+            raise StackError("there is no pulumi-language-python beside pulumi")
+        named.append(f"--policy-pack={policy_pack(Path(host), folder)}")
     return subprocess.run([*pulumi, *_WORDS[options.verb], *named], env=environment, check=False).returncode
 
 

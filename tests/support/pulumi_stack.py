@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -19,8 +18,6 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 PASSPHRASE = "known to this test only"
 PROVIDER = "pulumi-resource-kubernetes"
-_OLD_HOST = re.compile(rb"github\.com/pulumi/pulumi/sdk/v3\tv3\.\d\d\.")
-"""In what Go writes into programs about their modules."""
 
 
 def provider() -> tuple[list[Path], str]:
@@ -29,24 +26,6 @@ def provider() -> tuple[list[Path], str]:
         return [], f"the official provider, {official}"
     own = ROOT / "tests/support/kubernetes_provider"
     return [own / "bin"], f"the tests' own provider, {own.relative_to(ROOT)}"
-
-
-def bring_policy_pack(folder: Path, host: Path) -> tuple[Path, str]:
-    """Return a policy pack that the language host can run, and which it is.
-
-    A host that is older than its CLI is not told where a pack lies. The CLI starts packs of a runtime that has no host
-    by a script: so it gets a copy that says such a runtime, and the script lies in `folder`, which is on PATH.
-    """
-    pack = ROOT / "infra/policy"
-    if not _OLD_HOST.search(host.read_bytes()):
-        return pack, "the policy pack as it is"
-    copy = folder / "policy"
-    shutil.copytree(pack, copy)
-    (copy / "PulumiPolicy.yaml").write_text("runtime: caisson\n")
-    script = folder / "pulumi-analyzer-policy-caisson"
-    script.write_text(f'#!/bin/sh\nexec "{ROOT}/.venv/bin/python" -u -m pulumi.policy "$@"\n')
-    script.chmod(0o755)
-    return copy, "the policy pack started by a script, since the language host is older than the CLI"
 
 
 @dataclass

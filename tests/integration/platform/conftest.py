@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from scripts.stack import policy_pack
 
 from tests.support.control_plane import ControlPlane, MissingError, memory_mb, programs
-from tests.support.pulumi_stack import ROOT, Stack, bring_policy_pack, provider
+from tests.support.pulumi_stack import ROOT, Stack, provider
 
 _NEED_MB = 1500
 _PACKAGES = {
@@ -66,10 +67,15 @@ def plugins(tools: dict[str, str], tmp_path_factory: pytest.TempPathFactory, pyt
     """Bring the plugins that are not on PATH, and print which ones run."""
     folder = tmp_path_factory.mktemp("plugins")
     folders, which = provider()
-    pack, how = bring_policy_pack(folder, Path(tools["pulumi-language-python"]))
+    pack = policy_pack(Path(tools["pulumi-language-python"]), folder)
+    how = (
+        "started by a script, since the language host is older than the command"
+        if folder in pack.parents
+        else "as it is"
+    )
     terminal = pytestconfig.pluginmanager.getplugin("terminalreporter")
     if terminal:
-        terminal.write_line(f"\nPulumi runs with {which}, and {how}.")
+        terminal.write_line(f"\nPulumi runs with {which}, and the policy pack {how}.")
     return Plugins([folder, *folders, *sorted({Path(program).parent for program in tools.values()})], pack)
 
 

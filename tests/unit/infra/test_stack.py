@@ -55,3 +55,13 @@ def test_a_missing_provider_is_told_before_anything_is_done(
     assert stack.main(["up", "platform"]) == 1
     assert "run `pulumi plugin install resource kubernetes`" in capsys.readouterr().err
     assert not (tmp_path / "called").exists()
+
+
+@pytest.mark.parametrize(("version", "as_it_is"), [("v3.78.0", False), ("v3.250.0", True)])
+def test_the_policy_pack_runs_by_hosts_of_any_age(tmp_path: Path, version: str, as_it_is: bool) -> None:
+    host = tmp_path / "host"
+    host.write_bytes(b"\0dep\tgithub.com/pulumi/pulumi/sdk/v3\t" + version.encode() + b"\th1:x\n")
+    pack = stack.policy_pack(host, tmp_path)
+    assert (pack / "__main__.py").read_text() == (stack.ROOT / "infra/policy/__main__.py").read_text()
+    assert (pack == stack.ROOT / "infra/policy") == as_it_is
+    assert (tmp_path / "pulumi-analyzer-policy-caisson").exists() != as_it_is
