@@ -14,6 +14,7 @@ from builder.description import load_package, package_folder
 from builder.images import find_image
 from builder.packages import find_package
 from builder.project import ROOT
+from tests.support import manifests
 
 pytestmark = pytest.mark.slow
 
@@ -84,3 +85,24 @@ def test_coredns_takes_every_plugin_that_it_has_in_it(tmp_path: Path) -> None:
     assert order is not None
     # forward brings dnstap with it
     assert set(re.findall(r'"(\w+)"', order[1])) == set(shown.split()) - {"dnstap"}
+
+
+@pytest.mark.parametrize(
+    ("change", "problem"),
+    [
+        ({}, ""),
+        ({"replicas": "3"}, "got string, want"),
+        ({"replica": 3}, "additional properties 'replica' not allowed"),
+    ],
+    ids=["right", "wrong type", "unknown field"],
+)
+def test_manifests_are_checked_against_the_api(tmp_path: Path, change: dict[str, object], problem: str) -> None:
+    if missing := [name for name in ("kubernetes", "kubeconform") if find_package(name, "13") is None]:
+        pytest.skip(f"compiling takes minutes: `python -m builder all {' '.join(missing)}`, then this is tested")
+    container = {"name": "a", "image": "a@sha256:00", "resources": {"limits": {"cpu": 1, "memory": "1Gi"}}}
+    template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [container]}}
+    spec = {"replicas": 1, "selector": {"matchLabels": {"a": "b"}}, "template": template, **change}
+    deployment = {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "x"}, "spec": spec}
+    found = manifests.problems([deployment], tmp_path)
+    assert bool(found) == bool(problem)
+    assert problem in "".join(found)
