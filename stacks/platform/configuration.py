@@ -51,6 +51,7 @@ class Given:
     tenants: list[dict[str, Any]]
     run_as_size: int
     priority_classes: tuple[PriorityClassArgs, ...]
+    network_attachment_type: bool
     images: dict[str, str]
     storage_class: str
     local_volumes: tuple[LocalVolume, ...]
@@ -66,6 +67,7 @@ class Platform:
     tenants: tuple[TenantArgs, ...]
     networks: dict[str, tuple[str, ...]]
     """Tenant -> the networks its pods may ask for."""
+    network_attachment_type: bool
     priority_classes: tuple[PriorityClassArgs, ...]
     images: dict[str, ImageReference]
     storage: LocalStorageArgs
@@ -134,6 +136,7 @@ def _made(given: Given, tenants: list[TenantSettings]) -> Platform:
             for tenant in tenants
         ),
         networks={tenant.name: tenant.networks for tenant in tenants},
+        network_attachment_type=given.network_attachment_type,
         priority_classes=given.priority_classes,
         images={
             name: ImageReference.parse(text) for name, text in given.images.items() if not _image_problem(name, text)

@@ -31,7 +31,7 @@ def deploy(platform: Platform, provider: pulumi.ProviderResource) -> dict[str, p
     )
     priorities = PriorityClasses("priorities", platform.priority_classes, on_cluster)
     storage = LocalStorage("storage", platform.storage, on_cluster)
-    attachments = NetworkAttachments("network-attachments", on_cluster)
+    type_ = [NetworkAttachments("network-attachments", on_cluster)] if platform.network_attachment_type else []
 
     tenants: dict[str, pulumi.Input[object]] = {}
     for args in platform.tenants:
@@ -41,7 +41,7 @@ def deploy(platform: Platform, provider: pulumi.ProviderResource) -> dict[str, p
             NetworkAttachment(
                 f"{name}-{network}",
                 NetworkAttachmentArgs(network=network, namespace=tenant.name),
-                pulumi.ResourceOptions(providers=[provider], depends_on=[attachments]),
+                pulumi.ResourceOptions(providers=[provider], depends_on=type_),
             )
         tenants[name] = {
             "namespace": tenant.name,

@@ -26,9 +26,11 @@ TENANTS = [
         "run_as_first": 1_000_680_000,
         "operators": ["greens"],
         "quota": {"pods": 2},
+        "networks": ["data"],
         "container": {"cpus": 0.5, "memory_mb": 64},
     },
 ]
+NETWORKS = [{"name": "pods", "every_pod": True}, {"name": "data", "type": "macvlan"}]
 USERS = {"blue": ["blues"], "green": ["greens"], "watcher": ["watchers"]}
 
 
@@ -84,5 +86,5 @@ def stack(control_plane: ControlPlane, plugins: Plugins, tmp_path_factory: pytes
     """The stack, created and configured, and not deployed yet: the first test does that."""
     made = Stack(ROOT / "stacks/platform", tmp_path_factory.mktemp("stacks"), plugins.path, control_plane.kubeconfig())
     made.create()
-    made.configure(tenants=TENANTS)
+    made.configure(tenants=TENANTS, cni_plugins_networks=NETWORKS, network_attachment_type=True)
     return made

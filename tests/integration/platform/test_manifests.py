@@ -16,6 +16,7 @@ from tests.unit.infra.declared import declare
 _NETWORK = "cni_plugins_networks:\n  - {name: data, type: macvlan, interface: eth1}\n"
 _CONFIGURATION = {
     "platform:tenants": '[{"name": "blue", "run_as_first": 70000, "networks": ["data"], "viewers": ["all"]}]',
+    "platform:network_attachment_type": "true",
     "platform:local_volumes": '[{"name": "v", "node": "n", "path": "/data/v", "gb": 1}]',
 }
 

@@ -86,6 +86,9 @@ def test_3_an_up_that_was_killed_is_taken_up_again(stack: Stack, control_plane: 
     print(f"up after a kill: {time.monotonic() - started:.1f} s")
     assert "error" not in said
     assert {"blue", "green", "caisson-system"} <= set(objects(control_plane))
+    networks = "/apis/k8s.cni.cncf.io/v1/namespaces/{}/network-attachment-definitions"
+    assert [item["metadata"]["name"] for item in control_plane.get(networks.format("green"))["items"]] == ["data"]
+    assert control_plane.get(networks.format("blue"))["items"] == []
 
 
 def test_4_a_second_run_changes_nothing(stack: Stack, plugins: Plugins) -> None:

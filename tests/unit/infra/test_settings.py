@@ -65,14 +65,14 @@ def test_configuration_goes_before_settings() -> None:
 
 
 def test_an_empty_configuration_says_nothing() -> None:
-    empty: dict[str, Any] = {"string": "", "integer": 0, "array": [], "object": {}}
+    empty: dict[str, Any] = {"string": "", "boolean": False, "integer": 0, "array": [], "object": {}}
     given: dict[str, Any] = {key: empty[value["type"]] for key, value in PROJECT["config"].items()}
     assert {key: value["default"] for key, value in PROJECT["config"].items()} == given
     assert load(**given) == load()
 
 
 def test_pulumis_configuration_is_the_settings() -> None:
-    kinds = {"str": "string", "int": "integer", "dict": "object", "list": "array", "tuple": "array"}
+    kinds = {"str": "string", "int": "integer", "bool": "boolean", "dict": "object", "list": "array", "tuple": "array"}
     fields = {
         name: kinds.get(str(kind).split("[", maxsplit=1)[0], "object")
         for name, kind in configuration.Given.__annotations__.items()
