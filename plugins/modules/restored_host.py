@@ -193,7 +193,8 @@ class Restoration:
     def remove_directories(self, paths: list[str]) -> None:
         """Remove directories with all they hold."""
         for path in map(Path, paths):
-            if path.is_dir() and not below(path, self._keep):
+            # what something is mounted at stays, empty
+            if path.is_dir() and not below(path, self._keep) and not (path.is_mount() and not any(path.iterdir())):
                 self.done.append(f"{path}: removed")
                 if not self._dry:
                     empty(path)
