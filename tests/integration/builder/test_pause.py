@@ -80,3 +80,36 @@ def test_orphans_are_reaped_and_a_signal_ends_it(process: int) -> None:
     wait_until(lambda: not Path(f"/proc/{orphan}").exists(), 10, "the orphan has ended and was reaped")
     os.kill(process, signal.SIGTERM)
     wait_until(lambda: not Path(f"/proc/{process}").exists(), 10, "pause has ended")
+
+
+@pytest.fixture
+def ctr(tmp_path: Path) -> Iterator[list[str]]:
+    """Return the command ctr for a containerd of its own."""
+    if os.geteuid() != 0 or not shutil.which("containerd"):
+        pytest.skip("containerd is started as root, and comes with Docker")
+    socket = tmp_path / "socket"
+    (tmp_path / "config.toml").write_text(
+        f'version = 2\nroot = "{tmp_path}/root"\nstate = "{tmp_path}/state"\n'
+        f'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n[grpc]\n  address = "{socket}"\n'
+    )
+    log = (tmp_path / "log").open("w")
+    with log, subprocess.Popen(["containerd", "--config", tmp_path / "config.toml"], stderr=log) as daemon:
+        command = ["ctr", "--address", str(socket), "--namespace", "k8s.io"]
+
+        def answers() -> bool:
+            asked = subprocess.run([*command, "version"], check=False, capture_output=True)
+            return socket.exists() and asked.returncode == 0
+
+        wait_until(answers, 30, "containerd answers")
+        yield command
+        daemon.terminate()
+
+
+def test_containerd_has_it_under_the_reference_that_was_told(pause: BuiltImage, ctr: list[str]) -> None:
+    repository = pause.reference.partition("@")[0]
+    archive = str(pause.oci_archive())
+    subprocess.run(
+        [*ctr, "images", "import", "--no-unpack", "--digests", "--base-name", repository, archive], check=True
+    )
+    names = subprocess.run([*ctr, "images", "list", "--quiet"], check=True, capture_output=True, text=True).stdout
+    assert set(names.split()) == {pause.reference, f"docker.io/{pause.tag}"}
