@@ -42,7 +42,7 @@ NEED_HOST = @[ "$$($(AS_ROOT) docker container inspect --format '{{.State.Runnin
 	  'Bring it up: make up' >&2; exit 1; }
 PSQL = -u postgres "$(CONTAINER)" psql -X
 
-.PHONY: help up down status check sql psql shell test lint docs bench lock bootstrap dev test-selinux
+.PHONY: help up down status check sql psql shell test lint docs bench lock bootstrap dev test-kubernetes test-selinux
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
@@ -79,6 +79,10 @@ test: lint ## lint, and run all tests
 # Of its own: where the processor is emulated, one guest takes as long as half of all other tests.
 test-selinux: dev ## run the scenario under SELinux in a virtual machine
 	@$(AS_ROOT) env PATH="$(CURDIR)/.venv/bin:$$PATH" $(BIN)molecule test --scenario-name selinux
+
+# Of its own: compiling Kubernetes takes minutes the first time.
+test-kubernetes: dev ## run the scenario of a Kubernetes node
+	@$(AS_ROOT) env PATH="$(CURDIR)/.venv/bin:$$PATH" $(BIN)molecule test --scenario-name kubernetes
 
 lint: dev ## check style and types of everything
 	@$(BIN)ruff check
