@@ -30,7 +30,11 @@ _WORDS = {
     "destroy": ["destroy", "--yes", "--skip-preview"],
     "cancel": ["cancel", "--yes"],
     "outputs": ["stack", "output", "--json"],
+    "forget": ["stack", "rm", "--force", "--yes"],
 }
+_ON_CLUSTER = ("up", "preview", "refresh", "destroy")
+_NAMED_LAST = ("cancel", "forget")
+"""Verbs whose command has the stack as an argument, not as an option."""
 _LOOKED_AT = ("up", "preview")
 """Verbs that the policy pack looks at."""
 _OLD_HOST = re.compile(rb"github\.com/pulumi/pulumi/sdk/v3\tv3\.\d\d\.")
@@ -102,6 +106,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("project", choices=sorted(path.parent.name for path in ROOT.glob("stacks/*/Pulumi.yaml")))
     parser.add_argument("--stack", default="main", help="which deployment of the project (main)")
     parser.add_argument("--kubeconfig", type=Path, help="the cluster, instead of KUBECONFIG's")
+    parser.add_argument(
+        "--secrets-provider", default="passphrase", help="what encrypts secrets of a new stack (passphrase)"
+    )
     parser.add_argument("--provider", type=Path, help=f"a folder with {PROVIDER}")
     options = parser.parse_args(arguments)
     try:
@@ -123,17 +130,19 @@ def _run(options: argparse.Namespace, folder: Path) -> int:
     environment = settings(os.environ, state_folder(os.environ), folders)
     if options.kubeconfig:
         environment["KUBECONFIG"] = str(options.kubeconfig.resolve())
-    if not has_provider(environment):
+    if options.verb in _ON_CLUSTER and not has_provider(environment):
         raise StackError(
             f"there is no {PROVIDER} on PATH, and none installed: run `pulumi plugin install resource kubernetes`, "
             "or name a folder that has it with --provider"
         )
     pulumi = ["pulumi", f"--cwd={ROOT / 'stacks' / options.project}", "--non-interactive"]
     subprocess.run(
-        [*pulumi, "stack", "select", "--create", options.stack], env=environment, check=True, stdout=sys.stderr
+        [*pulumi, "stack", "select", "--create", f"--secrets-provider={options.secrets_provider}", options.stack],
+        env=environment,
+        check=True,
+        stdout=sys.stderr,
     )
-    # `cancel` has the stack as an argument, all others as an option
-    named = [options.stack] if options.verb == "cancel" else [f"--stack={options.stack}"]
+    named = [options.stack] if options.verb in _NAMED_LAST else [f"--stack={options.stack}"]
     if options.verb in _LOOKED_AT:
         host = shutil.which("pulumi-language-python", path=environment["PATH"])
         if host is None:

@@ -65,3 +65,43 @@ def test_the_policy_pack_runs_by_hosts_of_any_age(tmp_path: Path, version: str, 
     assert (pack / "__main__.py").read_text() == (stack.ROOT / "infra/policy/__main__.py").read_text()
     assert (pack == stack.ROOT / "infra/policy") == as_it_is
     assert (tmp_path / "pulumi-analyzer-policy-caisson").exists() != as_it_is
+
+
+@pytest.fixture
+def said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A `pulumi` that writes what it is told, a line a run, into the file that is returned."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name in ("pulumi", "pulumi-language-python", stack.PROVIDER):
+        (programs / name).write_text(f'#!/bin/sh\necho "$*" >>{tmp_path}/said\n')
+        (programs / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:/bin")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    return tmp_path / "said"
+
+
+@pytest.mark.parametrize(
+    ("verb", "command"),
+    [
+        ("up", f"up --yes --skip-preview --stack=blue --policy-pack={stack.ROOT}/infra/policy"),
+        ("preview", f"preview --stack=blue --policy-pack={stack.ROOT}/infra/policy"),
+        ("refresh", "refresh --yes --skip-preview --stack=blue"),
+        ("destroy", "destroy --yes --skip-preview --stack=blue"),
+        ("cancel", "cancel --yes blue"),
+        ("outputs", "stack output --json --stack=blue"),
+        ("forget", "stack rm --force --yes blue"),
+    ],
+)
+def test_verbs(said: Path, verb: str, command: str) -> None:
+    assert stack.main([verb, "platform", "--stack", "blue"]) == 0
+    where = f"--cwd={stack.ROOT}/stacks/platform --non-interactive"
+    assert said.read_text().splitlines() == [
+        f"{where} stack select --create --secrets-provider=passphrase blue",
+        f"{where} {command}",
+    ]
+
+
+def test_forget_and_cancel_need_no_provider(said: Path) -> None:
+    (said.parent / "programs" / stack.PROVIDER).unlink()
+    assert stack.main(["forget", "platform"]) == 0
+    assert stack.main(["destroy", "platform"]) == 1
