@@ -31,7 +31,8 @@ _VARIABLES = {
 
 
 def _raw(pattern: str) -> str:
-    return "r" + cel_text(pattern).replace("\\\\", "\\")
+    assert "'" not in pattern, pattern
+    return f"r'{pattern}'"
 
 
 _BY_DIGEST = f"i.matches({_raw(rules.DIGEST)})"

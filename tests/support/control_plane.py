@@ -22,8 +22,11 @@ from builder.packages import find_package
 
 RELEASE = "13"
 _PATIENCE_S = 120.0
-# what tests need of it: namespaces go away, quotas count, accounts are there
-_CONTROLLERS = "namespace-controller,resourcequota-controller,serviceaccount-controller,garbage-collector-controller"
+# what tests need of it: namespaces go away, quotas count, accounts are there, the types in policies are checked
+_CONTROLLERS = (
+    "namespace-controller,resourcequota-controller,serviceaccount-controller,garbage-collector-controller,"
+    "validatingadmissionpolicy-status-controller"
+)
 
 
 class MissingError(Exception):
@@ -89,7 +92,8 @@ class ControlPlane:
         self.run("kube-apiserver", *self._api_options(store))
         until(self._answers, f"the API server is not ready: {self.log('kube-apiserver')}")
         options = [f"--kubeconfig={self.kubeconfig()}", f"--controllers={_CONTROLLERS}", "--leader-elect=false"]
-        self.run("kube-controller-manager", *options, "--secure-port=0")
+        # a namespace goes by some hundred questions, and three at once would wait for each other
+        self.run("kube-controller-manager", *options, "--secure-port=0", "--kube-api-qps=500", "--kube-api-burst=500")
 
     def stop(self) -> None:
         # nothing of it is kept, and an API server that is asked to end waits for its watchers

@@ -156,6 +156,17 @@ def test_7_a_good_pod_is_let_in_and_gets_what_it_did_not_say(stack: Stack, contr
     assert own["spec"]["securityContext"]["runAsUser"] == 1_000_660_009
 
 
+def test_7_expressions_of_policies_are_of_the_right_types(stack: Stack, control_plane: ControlPlane) -> None:
+    path = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies"
+
+    def checked() -> dict[str, Any]:
+        found = control_plane.get(path)["items"]
+        return {one["metadata"]["name"]: one.get("status", {}).get("typeChecking") for one in found}
+
+    until(lambda: None not in checked().values(), "nobody has checked the types")
+    assert checked() == {"pods.caisson": {}, "audit.metrics.caisson-system.caisson": {}}
+
+
 @pytest.mark.parametrize(
     ("what", "said"),
     [
