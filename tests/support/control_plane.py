@@ -92,8 +92,7 @@ class ControlPlane:
         self.run("kube-apiserver", *self._api_options(store))
         until(self._answers, f"the API server is not ready: {self.log('kube-apiserver')}")
         options = [f"--kubeconfig={self.kubeconfig()}", f"--controllers={_CONTROLLERS}", "--leader-elect=false"]
-        # a namespace goes by some hundred questions, and three at once would wait for each other
-        self.run("kube-controller-manager", *options, "--secure-port=0", "--kube-api-qps=500", "--kube-api-burst=500")
+        self.run("kube-controller-manager", *options, "--secure-port=0")
 
     def stop(self) -> None:
         # nothing of it is kept, and an API server that is asked to end waits for its watchers
