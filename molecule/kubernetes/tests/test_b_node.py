@@ -16,9 +16,9 @@ print(*sorted(name for _, name in socket.if_nameindex()))
 CONFINED = """
 import pathlib
 status = dict(line.split(":\\t", 1) for line in pathlib.Path("/proc/self/status").read_text().splitlines())
-pids = [path for path in ("/sys/fs/cgroup/pids/pids.max", "/sys/fs/cgroup/pids.max") if pathlib.Path(path).exists()]
-print(status["Seccomp"], status["CapEff"], status["NoNewPrivs"], pathlib.Path(pids[0]).read_text().strip())
+print(status["Seccomp"], status["CapEff"], status["NoNewPrivs"])
 """
+WAITS = "import signal; signal.pause()"
 
 
 def test_the_node_is_ready(cluster: Cluster) -> None:
@@ -130,7 +130,15 @@ def test_pods_are_confined(cluster: Cluster) -> None:
     }
     # the namespace `default` asks for no profile: the kubelet gives one
     said = cluster.answer("confined", CONFINED, container={"securityContext": context})
-    assert said.split() == ["2", "0000000000000000", "1", "4096"]
+    assert said.split() == ["2", "0000000000000000", "1"]
+
+
+def test_a_pod_has_a_limit_of_processes(cluster: Cluster, namespace: str) -> None:
+    cluster.made(cluster.pod("limited", WAITS, namespace=namespace))
+    cluster.run("wait", "--for=condition=Ready", "pod/limited", "--namespace", namespace, "--timeout=60s")
+    uid = cluster.get("pod", "limited", "--namespace", namespace)["metadata"]["uid"]
+    limit = f"find /sys/fs/cgroup -path '*pod{uid}/pids.max' -exec cat {{}} +"
+    assert cluster.host.run("sh", "-c", limit) == "4096"
 
 
 def test_a_volume_lies_on_the_nodes_disk(cluster: Cluster, namespace: str) -> None:
