@@ -37,6 +37,9 @@ FILES = {
     "snapshot": "molecule/kubernetes/tests/test_d_snapshot.py",
     "storage": "tests/integration/storage/test_storage.py",
     "networks": "tests/integration/cni_plugins/test_networks.py",
+    "interrupted": "molecule/faults/tests/test_a_interrupted.py",
+    "destroy": "molecule/faults/tests/test_b_destroy.py",
+    "verbs": "tests/e2e/test_make_up.py",
     "sriov": "tests/integration/cni_plugins/test_sriov.py",
 }
 REGRESSION = ROOT / "src/plcontainer/sql"
