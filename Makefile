@@ -17,7 +17,8 @@ export LAB_NAME LAB_SUBNET LAB_POSTGRESQL_FIRST_PORT DEBIAN
 ifeq ($(LAB),full)
 export ANSIBLE_INVENTORY := inventories/lab_full
 UP := playbooks/up_full.yml
-RESULTS_OF_LAB := kubernetes kine coredns pause cni_plugins
+RESULTS_OF_LAB := kubernetes kine coredns pause cni_plugins pulumi
+THEN = && $(MAKE) --no-print-directory stacks
 else
 UP := playbooks/up.yml
 endif
@@ -42,14 +43,20 @@ NEED_HOST = @[ "$$($(AS_ROOT) docker container inspect --format '{{.State.Runnin
 	  'Bring it up: make up' >&2; exit 1; }
 PSQL = -u postgres "$(CONTAINER)" psql -X
 
-.PHONY: help up down status check sql psql shell test lint docs bench lock bootstrap dev test-kubernetes test-selinux
+.PHONY: help up stacks down status check sql psql shell test lint docs bench lock bootstrap dev test-kubernetes test-selinux
 
 help: ## list the verbs
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
 
 up: ## build everything, start the lab and ask its hosts a question
-	@started=$$(date +%s); ./bootstrap && $(BUILDER) all $(RESULTS) && $(PLAYBOOK) $(UP) && \
+	@started=$$(date +%s); ./bootstrap && $(BUILDER) all $(RESULTS) && $(PLAYBOOK) $(UP) $(THEN) && \
 	  echo "Up in $$(( $$(date +%s) - started )) s."
+
+# The kubeconfig is for this run only, and nothing of it stays in the state.
+stacks: bootstrap ## deploy the platform on the lab's Kubernetes node
+	@umask 077; file=$$(mktemp) && trap 'rm -f "$$file"' EXIT && $(EXEC) "$(LAB_NAME)-node1" cat /etc/kubernetes/admin.conf >"$$file" && \
+	  $(AS_ROOT) $(BIN)python scripts/stack.py up platform --refresh --stack "$(LAB_NAME)" --kubeconfig "$$file" \
+	  --provider tests/support/kubernetes_provider/bin
 
 down: bootstrap ## remove everything the lab has in Docker; caches stay
 	@$(PLAYBOOK) playbooks/lab_down.yml

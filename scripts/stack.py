@@ -109,7 +109,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--secrets-provider", default="passphrase", help="what encrypts secrets of a new stack (passphrase)"
     )
-    parser.add_argument("--provider", type=Path, help=f"a folder with {PROVIDER}")
+    parser.add_argument("--provider", type=Path, help=f"a folder with {PROVIDER}, for where the official one is not")
+    parser.add_argument("--refresh", action="store_true", help="up: look first at what is really there")
     options = parser.parse_args(arguments)
     try:
         return run(options)
@@ -126,7 +127,10 @@ def run(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace, folder: Path) -> int:
     programs = find_program("pulumi", say=lambda line: print(line, file=sys.stderr)).parent
-    folders = [folder, programs, *([options.provider.resolve()] if options.provider else [])]
+    folders = [folder, programs]
+    if options.provider and not has_provider(os.environ):
+        print(f"stack: the official provider is not here, so {options.provider} takes its place", file=sys.stderr)
+        folders.append(options.provider.resolve())
     environment = settings(os.environ, state_folder(os.environ), folders)
     if options.kubeconfig:
         environment["KUBECONFIG"] = str(options.kubeconfig.resolve())
@@ -148,6 +152,8 @@ def _run(options: argparse.Namespace, folder: Path) -> int:
         if host is None:
             raise StackError("there is no pulumi-language-python beside pulumi")
         named.append(f"--policy-pack={policy_pack(Path(host), folder)}")
+    if options.refresh and options.verb == "up":
+        named.append("--refresh")
     return subprocess.run([*pulumi, *_WORDS[options.verb], *named], env=environment, check=False).returncode
 
 

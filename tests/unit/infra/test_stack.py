@@ -105,3 +105,17 @@ def test_forget_and_cancel_need_no_provider(said: Path) -> None:
     (said.parent / "programs" / stack.PROVIDER).unlink()
     assert stack.main(["forget", "platform"]) == 0
     assert stack.main(["destroy", "platform"]) == 1
+
+
+def test_another_provider_is_for_where_the_official_one_is_not(
+    said: Path, capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    (said.parent / "programs" / stack.PROVIDER).rename(other / stack.PROVIDER)
+    assert stack.main(["up", "platform", "--refresh", "--provider", str(other)]) == 0
+    assert said.read_text().endswith(" --refresh\n")
+    assert f"so {other} takes its place" in capfd.readouterr().err
+    (other / stack.PROVIDER).rename(said.parent / "programs" / stack.PROVIDER)
+    assert stack.main(["up", "platform", "--provider", str(other)]) == 0
+    assert capfd.readouterr().err == ""
