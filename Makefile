@@ -36,6 +36,7 @@ BUILDER := $(AS_ROOT) $(BIN)python -m builder
 RESULTS := $(RESULTS_OF_LAB) runtime_r runtime_python plr lab_host/$(DEBIAN) plpython plcontainer/$(DEBIAN) protocol_server/$(DEBIAN) base/$(DEBIAN)
 
 CONTAINER = $(LAB_NAME)-$(HOST)
+KUBECONFIG_OF_LAB = $(or $(XDG_STATE_HOME),$(HOME)/.local/state)/caisson/$(LAB_NAME).kubeconfig
 EXEC = $(AS_ROOT) docker exec -i
 NEED_HOST = @[ "$$($(AS_ROOT) docker container inspect --format '{{.State.Running}}' "$(CONTAINER)" 2>/dev/null)" = true ] || { \
 	echo "The lab $(LAB_NAME) has no host $(HOST) that is up. Its hosts:" \
@@ -52,14 +53,16 @@ up: ## build everything, start the lab and ask its hosts a question
 	@started=$$(date +%s); ./bootstrap && $(BUILDER) all $(RESULTS) && $(PLAYBOOK) $(UP) $(THEN) && \
 	  echo "Up in $$(( $$(date +%s) - started )) s."
 
-# The kubeconfig is for this run only, and nothing of it stays in the state.
+# The state has the kubeconfig's path, so it stays where it is.
 stacks: bootstrap ## deploy the platform on the lab's Kubernetes node
-	@umask 077; file=$$(mktemp) && trap 'rm -f "$$file"' EXIT && $(EXEC) "$(LAB_NAME)-node1" cat /etc/kubernetes/admin.conf >"$$file" && \
-	  $(AS_ROOT) $(BIN)python scripts/stack.py up platform --refresh --stack "$(LAB_NAME)" --kubeconfig "$$file" \
-	  --provider tests/support/kubernetes_provider/bin
+	@umask 077; mkdir -p "$(dir $(KUBECONFIG_OF_LAB))" && \
+	  $(EXEC) "$(LAB_NAME)-node1" cat /etc/kubernetes/admin.conf >"$(KUBECONFIG_OF_LAB)" && \
+	  $(AS_ROOT) $(BIN)python scripts/stack.py up platform --refresh --stack "$(LAB_NAME)" \
+	  --kubeconfig "$(KUBECONFIG_OF_LAB)" --provider tests/support/kubernetes_provider/bin
 
 down: bootstrap ## remove everything the lab has in Docker; caches stay
 	@$(PLAYBOOK) playbooks/lab_down.yml
+	@rm -f "$(KUBECONFIG_OF_LAB)"
 
 status: bootstrap ## show the state of every piece of every host; FORMAT=json for programs
 	@$(PLAYBOOK) playbooks/status.yml -e status_format=$(FORMAT)

@@ -103,7 +103,7 @@ def check(given: str, context: str, oldest: str) -> None:
 
 
 def provider(given: str, context: str) -> k8s.Provider:
-    """Return the provider of a cluster. Nothing of a kubeconfig goes into the state: the provider reads the file.
+    """Return the provider of a cluster. Of a kubeconfig only its path goes into the state.
 
     What was changed by hand is put back, and an object that a killed run has made but not written down is taken over.
     """
