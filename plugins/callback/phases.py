@@ -42,9 +42,11 @@ class CallbackModule(CallbackBase):
         self._started = time.monotonic()
         self._changed = set()
 
-    def v2_playbook_on_stats(self, stats: Any) -> None:  # noqa: ARG002
-        """End the last phase."""
+    def v2_playbook_on_stats(self, stats: Any) -> None:
+        """End the last phase; say so when no phase had a host."""
         self._end_phase()
+        if not stats.processed:
+            self._display.display("no host of the inventory is meant", color="red", stderr=True)
 
     def v2_runner_on_ok(self, result: Any) -> None:
         """Note a change; show what a debug task says."""
@@ -66,8 +68,8 @@ class CallbackModule(CallbackBase):
         self._show_failure("could not be reached", result)
 
     def v2_playbook_on_no_hosts_matched(self) -> None:
-        """Say that a play found no hosts."""
-        self._display.display("no host of the inventory is meant", color="red")
+        """Leave out a phase without hosts: a group may be empty."""
+        self._phase = None
 
     def _end_phase(self) -> None:
         if self._phase:

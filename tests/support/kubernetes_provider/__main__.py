@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import select
 import signal
 import threading
 from concurrent import futures
@@ -14,9 +16,17 @@ from tests.support.kubernetes_provider.provider import Provider
 _MOST_BYTES = 400 * 1024 * 1024
 
 
+def _end_with(engine: int, ended: threading.Event) -> None:
+    """Wait for the end of the engine: one that is killed ends no plugin."""
+    with os.fdopen(os.pidfd_open(engine)) as process:
+        select.select([process], [], [])
+    ended.set()
+
+
 def main() -> None:
-    """Serve until the engine ends the process."""
+    """Serve until the engine ends, or ends the process."""
     ended = threading.Event()
+    threading.Thread(target=_end_with, args=(os.getppid(), ended), daemon=True).start()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: ended.set())
     server = grpc.server(

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from plugins.callback.phases import CallbackModule
 
+STATS = SimpleNamespace(processed={"segment1": 1})
+
 
 class Screen:
     """Takes what is displayed."""
@@ -42,20 +44,34 @@ def test_a_play_is_one_line_with_its_time_and_changes(callback: CallbackModule) 
     callback.v2_runner_on_ok(result(changed=True))
     callback.v2_runner_on_ok(result(changed=False))
     callback.v2_playbook_on_play_start(play("Ask"))
-    callback.v2_playbook_on_stats(None)
+    callback.v2_playbook_on_stats(STATS)
     assert callback._display.text == "Provision: 0 s, 1 changes\nAsk: 0 s\n"
 
 
 def test_a_silent_play_has_no_line(callback: CallbackModule) -> None:
     callback.v2_playbook_on_play_start(play("Look", phases_silent=True))
-    callback.v2_playbook_on_stats(None)
+    callback.v2_playbook_on_stats(STATS)
     assert callback._display.text == ""
+
+
+def test_a_group_may_be_empty(callback: CallbackModule) -> None:
+    callback.v2_playbook_on_play_start(play("Provision Kubernetes nodes"))
+    callback.v2_playbook_on_no_hosts_matched()
+    callback.v2_playbook_on_stats(STATS)
+    assert callback._display.text == ""
+
+
+def test_a_run_without_any_host_is_told(callback: CallbackModule) -> None:
+    callback.v2_playbook_on_play_start(play("Provision"))
+    callback.v2_playbook_on_no_hosts_matched()
+    callback.v2_playbook_on_stats(SimpleNamespace(processed={}))
+    assert callback._display.text == "no host of the inventory is meant\n"
 
 
 def test_debug_speaks_for_its_play(callback: CallbackModule) -> None:
     callback.v2_playbook_on_play_start(play("Ask"))
     callback.v2_runner_on_ok(result("ansible.builtin.debug", msg=["one", "two"]))
-    callback.v2_playbook_on_stats(None)
+    callback.v2_playbook_on_stats(STATS)
     assert callback._display.text == "one\ntwo\n"
 
 
