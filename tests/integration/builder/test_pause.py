@@ -72,8 +72,9 @@ def children(process: int) -> list[int]:
 def test_orphans_are_reaped_and_a_signal_ends_it(process: int) -> None:
     # a grandchild that lives until the pipe is closed, and whose parent is gone
     read, write = os.pipe()
-    enter = ["nsenter", "--target", str(process), "--pid", "sh", "-c", f"cat <&{read} & exit 0"]
-    subprocess.run(enter, check=True, pass_fds=[read])
+    # what a shell starts beside itself has no standard input, and it takes no number of two digits for a file
+    enter = ["nsenter", "--target", str(process), "--pid", "sh", "-c", "exec 3<&0; cat <&3 & exit 0"]
+    subprocess.run(enter, check=True, stdin=read)
     (orphan,) = wait_until(lambda: children(process), 10, "the orphan is pause's child")
     os.close(read)
     os.close(write)

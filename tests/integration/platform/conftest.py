@@ -34,7 +34,7 @@ NETWORKS = [{"name": "pods", "every_pod": True}, {"name": "data", "type": "macvl
 USERS = {"blue": ["blues"], "green": ["greens"], "watcher": ["watchers"]}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def tools() -> dict[str, str]:
     """Return the path of each program."""
     if memory_mb() < _NEED_MB:
@@ -45,7 +45,7 @@ def tools() -> dict[str, str]:
         pytest.skip(str(missing))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def control_plane(tools: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     made = ControlPlane(tmp_path_factory.mktemp("control-plane"), tools, USERS)
     try:
@@ -64,7 +64,7 @@ class Plugins:
     policy_pack: Path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def plugins(tools: dict[str, str], tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Plugins:
     """Bring the plugins that are not on PATH, and print which ones run."""
     folder = tmp_path_factory.mktemp("plugins")
@@ -81,7 +81,7 @@ def plugins(tools: dict[str, str], tmp_path_factory: pytest.TempPathFactory, pyt
     return Plugins([folder, *folders, *sorted({Path(program).parent for program in tools.values()})], pack)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack(control_plane: ControlPlane, plugins: Plugins, tmp_path_factory: pytest.TempPathFactory) -> Stack:
     """The stack, created and configured, and not deployed yet: the first test does that."""
     made = Stack(ROOT / "stacks/platform", tmp_path_factory.mktemp("stacks"), plugins.path, control_plane.kubeconfig())
