@@ -28,6 +28,7 @@ DISK_SCHEMA = {
     "properties": {
         "size_mb": {"type": "integer", "minimum": 64},
         "install": {"type": "object", "additionalProperties": {"type": "string"}},
+        "docker_images": {"type": "object", "additionalProperties": {"type": "string"}},
         "selinux_policy": {"type": "string"},
     },
 }
@@ -76,9 +77,13 @@ def build_disk(name: str, release: str, *, say: Say) -> BuiltDisk:
     packages = [
         build_package(package, built_for, say=say) for package, built_for in description.get("install", {}).items()
     ]
+    docker_images = [
+        build_image(content, built_for, say=say) for content, built_for in description.get("docker_images", {}).items()
+    ]
     key = cache.digest({
         "image": image.id,
         "packages": [package.sha256 for package in packages],
+        "docker_images": [content.id for content in docker_images],
         "description": description,
         "builder": cache.file_digest(Path(__file__)),
     })  # fmt: skip
@@ -87,7 +92,7 @@ def build_disk(name: str, release: str, *, say: Say) -> BuiltDisk:
         if found := _cached(entry, name, release, key):
             return found
         with cache.new_entry(_KIND, entry) as folder:
-            _build(image, packages, description, folder)
+            _build(image, packages, docker_images, description, folder)
         cache.prune(_KIND, f"{name}-{release}")
     found = _cached(entry, name, release, key)
     assert found is not None
@@ -102,12 +107,20 @@ def _cached(entry: str, name: str, release: str, key: str) -> BuiltDisk | None:
     return BuiltDisk(name, release, folder / "disk.img", folder / "vmlinuz", folder / "initrd.img", key, changed=False)
 
 
-def _build(image: BuiltImage, packages: list[BuiltPackage], description: dict[str, Any], folder: Path) -> None:
+def _build(
+    image: BuiltImage,
+    packages: list[BuiltPackage],
+    docker_images: list[BuiltImage],
+    description: dict[str, Any],
+    folder: Path,
+) -> None:
     with tempfile.TemporaryDirectory(prefix="caisson-disk-", dir=project.LARGE_TEMPORARY) as temporary:
         root = Path(temporary) / "root"
         root.mkdir()
         _unpack(image.archive, root)
         _install(packages, root)
+        if docker_images:
+            load_docker_images(root, [content.archive for content in docker_images])
         for name in ("vmlinuz", "initrd.img"):
             files = list((root / "boot").glob(f"{name}-*"))
             if len(files) != 1:
@@ -137,6 +150,43 @@ def _install(packages: list[BuiltPackage], root: Path) -> None:
     _run(["chroot", str(root), "dpkg", "--force-unsafe-io", "--install", *debs], "packages could not be installed")
     for package in packages:
         (root / package.deb.name).unlink()
+
+
+def load_docker_images(root: Path, archives: list[Path]) -> None:
+    """Load images into the Docker of a root by its own daemon, which runs for that long and sees no network.
+
+    Raises BuildError where the root lies in a file system that Docker's layers cannot lie in, an overlay say.
+    """
+    alone = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child"]
+    command = [*alone, "sh", "-eu", "-c", _LOAD, "sh", str(root), *map(str, archives)]
+    _run(command, "images could not be loaded into the disk's Docker")
+    # what the daemon made of itself is the machine's business
+    for state in (root / "var/lib/containerd", root / "var/lib/docker"):
+        for path in state.iterdir():
+            if path.name not in {"image", "overlay2"}:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+_LOAD = r"""
+root=$1
+shift
+mount -t proc proc "$root/proc"
+mount --rbind /sys "$root/sys"
+mount --rbind /dev "$root/dev"
+mount -t tmpfs tmpfs "$root/run"
+chroot "$root" dockerd --host=unix:///run/docker.sock --pidfile=/run/docker.pid --exec-root=/run/docker \
+  --storage-driver=overlay2 --bridge=none --iptables=false --ip6tables=false \
+  --ip-forward=false >"$root/run/dockerd.log" 2>&1 &
+daemon=$!
+until chroot "$root" docker version >/dev/null 2>&1; do
+  kill -0 "$daemon" 2>/dev/null || { cat "$root/run/dockerd.log" >&2; exit 1; }
+done
+for archive; do
+  chroot "$root" docker load --quiet <"$archive"
+done
+kill "$daemon"
+wait "$daemon" || :
+"""
 
 
 def label_files(root: Path, policy: str) -> None:
