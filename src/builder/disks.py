@@ -161,15 +161,16 @@ def load_docker_images(root: Path, archives: list[Path]) -> None:
     command = [*alone, "sh", "-eu", "-c", _LOAD, "sh", str(root), *map(str, archives)]
     _run(command, "images could not be loaded into the disk's Docker")
     # what the daemon made of itself is the machine's business
-    for state in (root / "var/lib/containerd", root / "var/lib/docker"):
-        for path in state.iterdir():
-            if path.name not in {"image", "overlay2"}:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for path in (root / "var/lib/docker").iterdir():
+        if path.name not in {"image", "overlay2"}:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 _LOAD = r"""
 root=$1
 shift
+# Docker unpacks in a mount namespace of its own, whose root has to be a mount
+mount --bind "$root" "$root"
 mount -t proc proc "$root/proc"
 mount --rbind /sys "$root/sys"
 mount --rbind /dev "$root/dev"
