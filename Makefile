@@ -91,8 +91,9 @@ test-selinux: dev ## run the scenario under SELinux in a virtual machine
 	@$(AS_ROOT) env PATH="$(CURDIR)/.venv/bin:$$PATH" $(BIN)molecule test --scenario-name selinux
 
 # Of its own: compiling Kubernetes takes minutes the first time.
-test-kubernetes: dev ## run the scenario of a Kubernetes node
+test-kubernetes: dev ## run the scenarios of a Kubernetes node and of a cluster with several control planes
 	@$(AS_ROOT) env PATH="$(CURDIR)/.venv/bin:$$PATH" $(BIN)molecule test --scenario-name kubernetes
+	@$(AS_ROOT) env PATH="$(CURDIR)/.venv/bin:$$PATH" $(BIN)molecule test --scenario-name kubernetes_changed
 
 lint: dev ## check style and types of everything
 	@$(BIN)ruff check

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 
@@ -23,6 +23,15 @@ def kubernetes_address(subnet: str, number: int) -> str:
     return str(ipaddress.ip_network(subnet)[number])
 
 
+def kubernetes_addresses(names: list[str], hostvars: Mapping[str, Any], option: str) -> dict[str, str]:
+    """Return the addresses of hosts by their names: what ``option`` says, else the fact; empty where none is known."""
+    found = {}
+    for name in names:
+        known = hostvars.get(name, {})
+        found[name] = str(known.get(option) or (known.get("ansible_facts") or {}).get("address") or "")
+    return found
+
+
 class FilterModule:
     """Filters of the roles kubernetes_*."""
 
@@ -30,5 +39,6 @@ class FilterModule:
         """Return the filters by their names."""
         return {
             "kubernetes_address": kubernetes_address,
+            "kubernetes_addresses": kubernetes_addresses,
             "kubernetes_network_problems": kubernetes_network_problems,
         }

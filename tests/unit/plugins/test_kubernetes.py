@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from plugins.filter.kubernetes import kubernetes_address, kubernetes_network_problems
+from plugins.filter.kubernetes import kubernetes_address, kubernetes_addresses, kubernetes_network_problems
 
 
 def test_an_address_by_its_number() -> None:
@@ -23,3 +23,17 @@ def test_an_address_by_its_number() -> None:
 )
 def test_what_is_no_network_is_told(subnet: str, problems: list[str]) -> None:
     assert kubernetes_network_problems(subnet, "subnet", 16) == problems
+
+
+def test_addresses_of_hosts_are_told_by_their_names() -> None:
+    known = {
+        "told": {"given": "192.0.2.1", "ansible_facts": {"address": "192.0.2.9"}},
+        "asked": {"given": "", "ansible_facts": {"address": "192.0.2.2"}},
+        "silent": {"ansible_facts": {}},
+    }
+    assert kubernetes_addresses(["told", "asked", "silent", "nobody"], known, "given") == {
+        "told": "192.0.2.1",
+        "asked": "192.0.2.2",
+        "silent": "",
+        "nobody": "",
+    }
