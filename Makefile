@@ -17,7 +17,7 @@ export LAB_NAME LAB_SUBNET LAB_POSTGRESQL_FIRST_PORT DEBIAN
 ifeq ($(LAB),full)
 export ANSIBLE_INVENTORY := inventories/lab_full
 UP := playbooks/up_full.yml
-RESULTS_OF_LAB := kubernetes kine coredns pause cni_plugins pulumi
+RESULTS_OF_LAB := kubernetes kine coredns metrics_server network_policies pause cni_plugins pulumi
 THEN = && $(MAKE) --no-print-directory stacks
 else
 UP := playbooks/up.yml

@@ -53,9 +53,10 @@ class Given:
     priority_classes: tuple[PriorityClassArgs, ...]
     network_attachment_type: bool
     images: dict[str, str]
-    storage_class: str
+    local_storage: bool
     local_volumes: tuple[LocalVolume, ...]
     cni_plugins_networks: list[dict[str, Any]]
+    kubernetes_addons_storage_class: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,8 @@ class Platform:
     priority_classes: tuple[PriorityClassArgs, ...]
     images: dict[str, ImageReference]
     storage: LocalStorageArgs
+    storage_made: bool
+    """Whether the stack makes the storage class, and not the cluster's provisioning."""
 
 
 def load(configuration: Mapping[str, str], project: str, folder: Path = settings.FOLDER) -> Platform:
@@ -141,7 +144,8 @@ def _made(given: Given, tenants: list[TenantSettings]) -> Platform:
         images={
             name: ImageReference.parse(text) for name, text in given.images.items() if not _image_problem(name, text)
         },
-        storage=LocalStorageArgs(storage_class=given.storage_class, volumes=given.local_volumes),
+        storage=LocalStorageArgs(storage_class=given.kubernetes_addons_storage_class, volumes=given.local_volumes),
+        storage_made=given.local_storage,
     )
 
 
@@ -153,6 +157,11 @@ def _problems(given: Given, tenants: list[TenantSettings], made: Platform) -> li
     found += [p for t in tenants for p in network_attachment.unknown(t.name, t.networks, given.cni_plugins_networks)]
     found += problems_of(made.priority_classes)
     found += [problem for name, text in given.images.items() if (problem := _image_problem(name, text))]
+    if given.local_volumes and not given.local_storage:
+        found.append(
+            f"{PREFIX}local_volumes: volumes come with the cluster (kubernetes_addons_volumes); "
+            f"to make them here, say {PREFIX}local_storage, too"
+        )
     return found + made.storage.problems()
 
 

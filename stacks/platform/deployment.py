@@ -30,7 +30,8 @@ def deploy(platform: Platform, provider: pulumi.ProviderResource) -> dict[str, p
         pulumi.ResourceOptions(providers=[provider], depends_on=[own]),
     )
     priorities = PriorityClasses("priorities", platform.priority_classes, on_cluster)
-    storage = LocalStorage("storage", platform.storage, on_cluster)
+    if platform.storage_made:
+        LocalStorage("storage", platform.storage, on_cluster)
     type_ = [NetworkAttachments("network-attachments", on_cluster)] if platform.network_attachment_type else []
 
     tenants: dict[str, pulumi.Input[object]] = {}
@@ -52,7 +53,7 @@ def deploy(platform: Platform, provider: pulumi.ProviderResource) -> dict[str, p
         "namespace": own.name,
         "tenants": tenants,
         "priority_classes": priorities.names,
-        "storage_class": storage.storage_class,
+        "storage_class": platform.storage.storage_class,
         "images": {name: str(image) for name, image in platform.images.items()},
         "metrics_account": monitoring.account,
         "scrape_label": names.SCRAPE,

@@ -17,6 +17,7 @@ _NETWORK = "cni_plugins_networks:\n  - {name: data, type: macvlan, interface: et
 _CONFIGURATION = {
     "platform:tenants": '[{"name": "blue", "run_as_first": 70000, "networks": ["data"], "viewers": ["all"]}]',
     "platform:network_attachment_type": "true",
+    "platform:local_storage": "true",
     "platform:local_volumes": '[{"name": "v", "node": "n", "path": "/data/v", "gb": 1}]',
 }
 
@@ -44,3 +45,13 @@ def test_manifests_are_what_the_api_takes(documents: list[dict[str, object]], tm
     assert manifests.problems(documents, schemas) == []
     documents[0]["misspelled"] = True
     assert len(manifests.problems(documents, schemas)) == 1
+
+
+def test_a_storage_class_that_the_cluster_has_is_referred_to() -> None:
+    given = {key: value for key, value in _CONFIGURATION.items() if "local" not in key and "tenants" not in key}
+    platform = configuration.load(given, "platform")
+    outputs: dict[str, object] = {}
+    provider = pulumi.ProviderResource
+    seen = declare(lambda: outputs.update(deployment.deploy(platform, provider("kubernetes", "cluster", {}))))
+    assert seen.of_kind("StorageClass") == {}
+    assert outputs["storage_class"] == settings.files()["kubernetes_addons_storage_class"][1]

@@ -76,7 +76,7 @@ def test_pulumis_configuration_is_the_settings() -> None:
     fields = {
         name: kinds.get(str(kind).split("[", maxsplit=1)[0], "object")
         for name, kind in configuration.Given.__annotations__.items()
-        if name != "cni_plugins_networks"
+        if not name.startswith(("cni_plugins_", "kubernetes_addons_"))
     }
     declared = {key: value["type"] for key, value in PROJECT["config"].items()}
     assert declared == fields | dict.fromkeys(configuration.NOT_SETTINGS, "string")
@@ -121,6 +121,10 @@ def test_pulumis_configuration_is_the_settings() -> None:
         ),
         ({"platform_images": {"spark": "spark:latest"}}, "platform_images.spark: 'spark:latest' is not repository@"),
         ({"platform_priority_classes": [{"name": "a"}]}, "platform_priority_classes[0].value is missing"),
+        (
+            {"platform_local_volumes": [{"name": "v", "node": "n", "path": "/v", "gb": 1}]},
+            "platform_local_volumes: volumes come with the cluster (kubernetes_addons_volumes)",
+        ),
     ],
 )
 def test_what_is_wrong_is_told_with_its_place(folder: Path, values: dict[str, Any], said: str) -> None:
