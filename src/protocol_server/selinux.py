@@ -6,6 +6,7 @@ and the socket in it carry the same pair. The types come from src/selinux_policy
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 import os
@@ -14,7 +15,7 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from protocol_server.errors import SQLSTATE_SYSTEM_ERROR, StartFailedError
 
@@ -28,6 +29,8 @@ DIRECTORY_TYPE: Final = "plcontainer_ipc_t"
 RENDEZVOUS_TYPE: Final = "plcontainer_rendezvous_t"
 _LEVEL: Final = re.compile(r"s0:c(\d{1,4}),c(\d{1,4})")
 _ATTRIBUTE: Final = "security.selinux"
+#: Between two looks at a process that has yet to get its label.
+_INTERVAL_S: Final = 0.05
 
 
 class LevelsExhaustedError(Exception):
@@ -188,6 +191,21 @@ class Selinux:
                 f"a sandbox got the context {context} in place of {label.process}",
                 "Docker labels containers only with `selinux-enabled` in /etc/docker/daemon.json.",
             )
+
+    async def wait_for_process(self, pid: int, label: Label, connected: asyncio.Future[Any], *, limit_s: float) -> None:
+        """Like `check_process`, of a process that gets its label soon, and has it once it has connected.
+
+        Docker calls a container started whose first process has yet to execute the runtime, which is what changes
+        its label. One that neither gets it nor connects is refused after `limit_s`.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + limit_s
+        while not connected.done() and loop.time() < end:
+            with contextlib.suppress(StartFailedError):
+                self.check_process(pid, label)
+                return
+            await asyncio.wait((connected,), timeout=min(_INTERVAL_S, limit_s))
+        self.check_process(pid, label)
 
 
 def _refused(problem: str, hint: str) -> StartFailedError:

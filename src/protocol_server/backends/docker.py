@@ -393,9 +393,11 @@ class DockerBackend(Backend):
             try:
                 # The state is asked for while the runtime warms up, so it costs no time.
                 await self._attach(sandbox, container)
-                if label is not None and not container.ended.is_set():
+                if label is not None:
                     # Docker may have been told to leave labels alone: nothing is said to a sandbox that has none.
-                    self._selinux.check_process(container.pid, label)
+                    await self._selinux.wait_for_process(
+                        container.pid, label, accept, limit_s=self.config.start_timeout_s / 2
+                    )
                 ended = asyncio.create_task(container.ended.wait())
                 await asyncio.wait((accept, ended), return_when=asyncio.FIRST_COMPLETED)
                 ended.cancel()

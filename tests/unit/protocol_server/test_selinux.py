@@ -195,6 +195,28 @@ def test_the_kernel_has_the_last_word_on_a_sandbox(host: Host) -> None:
         assert "selinux-enabled" in caught.value.hint
 
 
+def test_a_process_that_has_yet_to_execute_the_runtime_is_waited_for(host: Host) -> None:
+    one, before = Selinux(host.root), "system_u:system_r:dockerd_t:s0"
+
+    async def look(*, changes: bool, connects: bool, limit_s: float) -> float:
+        process(host, before)
+        loop = asyncio.get_running_loop()
+        connected, start = loop.create_future(), loop.time()
+        if changes:
+            loop.call_later(0.12, process, host, LABEL.process)
+        if connects:
+            loop.call_later(0.12, connected.set_result, None)
+        await one.wait_for_process(42, LABEL, connected, limit_s=limit_s)
+        return loop.time() - start
+
+    assert 0.1 < asyncio.run(look(changes=True, connects=False, limit_s=60)) < 30
+    # it runs what it runs, so it never gets another
+    with pytest.raises(StartFailedError, match="without the protection"):
+        asyncio.run(look(changes=False, connects=True, limit_s=60))
+    with pytest.raises(StartFailedError, match="without the protection"):
+        asyncio.run(look(changes=False, connects=False, limit_s=0.2))
+
+
 def test_the_socket_of_a_rendezvous_has_its_type_and_others_have_not(tmp_path: Path) -> None:
     attribute = tmp_path / "thread-self/attr/sockcreate"
     attribute.parent.mkdir(parents=True)
