@@ -32,7 +32,7 @@ def runtime_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
             f"-I{sysconfig.get_paths()['include']}",
             *("-o", str(directory / "plc" / "_plc.abi3.so")),
             *map(str, sorted((SOURCE / "runtime_python" / "plc").glob("_plc*.c"))),
-            str(SOURCE / "protocol" / "plc_protocol.c"),
+            *map(str, sorted((SOURCE / "protocol").glob("*.c"))),
         ],
         check=True,
     )

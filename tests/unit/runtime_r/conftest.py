@@ -46,7 +46,7 @@ def runtime_directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "-Wextra",
         "-Werror",
     )
-    sources = [*sorted((SOURCE / "runtime_r").glob("*.c")), SOURCE / "protocol" / "plc_protocol.c"]
+    sources = [path for name in ("runtime_r", "protocol") for path in sorted((SOURCE / name).glob("*.c"))]
     flags = (*flags, *os.environ.get("CFLAGS", "").split())
     subprocess.run(
         ["gcc", *flags, "-I/usr/share/R/include", "-o", str(directory / "plc_r.so"), *map(str, sources)], check=True
