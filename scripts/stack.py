@@ -92,6 +92,13 @@ def policy_pack(host: Path, folder: Path) -> Path:
     return copy
 
 
+def is_there(project: str, stack: str, environment: Mapping[str, str]) -> bool:
+    """Tell whether a stack is known to be there, without a command that asks: only a folder of states is looked at."""
+    kind, _, folder = environment.get("PULUMI_BACKEND_URL", "").partition("://")
+    states = Path(folder) / ".pulumi" / "stacks" / project
+    return kind == "file" and any((states / f"{stack}.json{packed}").is_file() for packed in ("", ".gz"))
+
+
 def has_provider(environment: Mapping[str, str]) -> bool:
     """Tell whether the official provider is here: on PATH, or installed by `pulumi plugin install`."""
     home = Path(environment.get("PULUMI_HOME") or Path.home() / ".pulumi")
@@ -132,6 +139,8 @@ def _run(options: argparse.Namespace, folder: Path) -> int:
         print(f"stack: the official provider is not here, so {options.provider} takes its place", file=sys.stderr)
         folders.append(options.provider.resolve())
     environment = settings(os.environ, state_folder(os.environ), folders)
+    # the provider's classes take longer to compile than everything else takes to run
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     if options.kubeconfig:
         environment["KUBECONFIG"] = str(options.kubeconfig.resolve())
     if options.verb in _ON_CLUSTER and not has_provider(environment):
@@ -140,12 +149,13 @@ def _run(options: argparse.Namespace, folder: Path) -> int:
             "or name a folder that has it with --provider"
         )
     pulumi = ["pulumi", f"--cwd={ROOT / 'stacks' / options.project}", "--non-interactive"]
-    subprocess.run(
-        [*pulumi, "stack", "select", "--create", f"--secrets-provider={options.secrets_provider}", options.stack],
-        env=environment,
-        check=True,
-        stdout=sys.stderr,
-    )
+    if not is_there(options.project, options.stack, environment):
+        subprocess.run(
+            [*pulumi, "stack", "select", "--create", f"--secrets-provider={options.secrets_provider}", options.stack],
+            env=environment,
+            check=True,
+            stdout=sys.stderr,
+        )
     named = [options.stack] if options.verb in _NAMED_LAST else [f"--stack={options.stack}"]
     if options.verb in _LOOKED_AT:
         host = shutil.which("pulumi-language-python", path=environment["PATH"])

@@ -65,6 +65,8 @@ class Stack:
 
     def command(self, *words: str) -> tuple[list[str], dict[str, str]]:
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("PULUMI_", "KUBE"))}
+        # the provider's classes take longer to compile than everything else takes to run
+        kept.pop("PYTHONDONTWRITEBYTECODE", None)
         settings = {
             # a language host that is older than its CLI does not hear of `virtualenv`, and takes the first python
             "PATH": ":".join([*map(str, self.path), str(ROOT / ".venv/bin"), os.environ["PATH"]]),

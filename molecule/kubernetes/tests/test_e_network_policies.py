@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 from infra.namespace import ContainerResources, Namespace, NamespaceArgs, Quota
 from tests.support.cluster import Cluster
-from tests.support.segment_host import setting, wait_until
+from tests.support.segment_host import ROOT, playbook, setting, wait_until
 from tests.unit.infra.declared import declare
 
+from builder import debian, golang
+
+SCENARIO = Path(__file__).resolve().parents[1]
 KUBECTL = "kubectl --kubeconfig /etc/kubernetes/admin.conf"
 CLOSED, OPEN = "policies-closed", "policies-open"
 # serves two ports, and answers each line of a connection that stays open
@@ -114,6 +119,16 @@ def policy(name: str, namespace: str, spec: dict[str, Any]) -> dict[str, Any]:
     return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": metadata, "spec": spec}
 
 
+def test_0_rules_are_what_policies_say() -> None:
+    """The tests of the package that writes rules: peers, ports, names, blocks, families of addresses."""
+    go = golang.toolchain(debian.architecture())
+    command = [str(go), "test", "./..."]
+    module, environment = ROOT / "images/network_policies", golang.environment(debian.architecture())
+    done = subprocess.run(command, cwd=module, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "caisson/network_policies/rules" in done.stdout
+
+
 def test_1_without_a_policy_everything_is_open(cluster: Cluster, pods: dict[str, str]) -> None:
     for namespace in (CLOSED, OPEN):
         for server in (CLOSED, OPEN):
@@ -210,3 +225,22 @@ def test_7_without_policies_everything_is_open_again(cluster: Cluster, pods: dic
     for namespace, server in ((OPEN, CLOSED), (CLOSED, OPEN), (CLOSED, CLOSED)):
         open_again = partial(reaches, cluster, namespace, pods[f"{server}/server"])
         wait_until(open_again, 30, "the way is open again")
+
+
+def test_8_rules_go_when_they_are_turned_off(cluster: Cluster) -> None:
+    table = "nft list table inet caisson_network_policies"
+
+    def converged(*options: str) -> None:
+        done = playbook(SCENARIO, *options, file="playbooks/kubernetes.yml")
+        assert done.returncode == 0, done.stdout
+
+    try:
+        converged("--extra-vars", json.dumps({"kubernetes_addons_network_policies": False}))
+        # it is asked to end, and sees that this is for good
+        wait_until(lambda: cluster.host.host.run(table).rc != 0, 60, "the rules are gone")
+        assert "NotFound" in cluster.fails("get", "daemonset", "network-policies", "--namespace=kube-system")
+        assert "NotFound" in cluster.fails("get", "clusterrole", "caisson:network-policies")
+    finally:
+        converged()
+    cluster.run("rollout", "status", "daemonset/network-policies", "--namespace=kube-system", "--timeout=60s")
+    cluster.host.run(*table.split())

@@ -119,3 +119,14 @@ def test_another_provider_is_for_where_the_official_one_is_not(
     (other / stack.PROVIDER).rename(said.parent / "programs" / stack.PROVIDER)
     assert stack.main(["up", "platform", "--provider", str(other)]) == 0
     assert capfd.readouterr().err == ""
+
+
+def test_a_stack_that_is_there_is_not_asked_for(said: Path, tmp_path: Path) -> None:
+    states = tmp_path / "caisson/pulumi/.pulumi/stacks/platform"
+    states.mkdir(parents=True)
+    (states / "main.json").write_text("{}")
+    assert stack.main(["up", "platform"]) == 0
+    assert [line.split()[2] for line in said.read_text().splitlines()] == ["up"]
+    assert stack.main(["up", "platform", "--stack", "other"]) == 0
+    assert [line.split()[2:4] for line in said.read_text().splitlines()][1:] == [["stack", "select"], ["up", "--yes"]]
+    assert not stack.is_there("platform", "main", {"PULUMI_BACKEND_URL": f"s3://{tmp_path}/caisson/pulumi"})

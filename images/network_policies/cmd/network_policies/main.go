@@ -218,7 +218,8 @@ func isGone(config *rest.Config, owner string) (bool, error) {
 	}
 	namespace, name, _ := strings.Cut(owner, "/")
 	found, err := client.DaemonSets(namespace).Get(ctx, name, meta.GetOptions{})
-	if failures.IsNotFound(err) {
+	// its rights go with it, and those of one that is only started anew stay
+	if failures.IsNotFound(err) || failures.IsForbidden(err) || failures.IsUnauthorized(err) {
 		return true, nil
 	}
 	if err != nil {
