@@ -83,8 +83,9 @@ shell: ## open a shell on HOST=segment1, or run CMD='...'
 	@if [ -n "$$CAISSON_CMD" ]; then exec $(EXEC) "$(CONTAINER)" sh -c "$$CAISSON_CMD"; \
 	  else exec $(EXEC) -t "$(CONTAINER)" bash -l; fi
 
+# WITH names scenarios that have verbs of their own: make test WITH=selinux
 test: lint ## lint, and run all tests
-	@$(AS_ROOT) $(BIN)pytest
+	@CAISSON_WITH="$(WITH)" $(AS_ROOT) $(BIN)pytest
 
 # Of its own: where the processor is emulated, one guest takes as long as half of all other tests.
 test-selinux: dev ## run the scenario under SELinux in a virtual machine
