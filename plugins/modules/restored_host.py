@@ -139,12 +139,13 @@ class Restoration:
         self._dry = dry
 
     def end_units(self, files: dict[str, Any]) -> None:
-        """Stop and disable the units of roles."""
-        for name in own_units(files, SUFFIXES):
-            if (UNITS / name).exists() and at_work(name):
-                self.done.append(f"{name}: ended")
-                if not self._dry:
-                    run("systemctl", "disable", "--now", name)
+        """Stop and disable the units of roles, all at once: one that restarts would start again what it wants."""
+        names = [name for name in own_units(files, SUFFIXES) if (UNITS / name).exists() and at_work(name)]
+        self.done += [f"{name}: ended" for name in names]
+        slices = [name for name in names if name.endswith(".slice")]
+        for some in ([name for name in names if name not in slices], slices):
+            if some and not self._dry:
+                run("systemctl", "disable", "--now", *some)
 
     def unmount(self, files: dict[str, Any]) -> list[str]:
         """Unmount the volumes of roles, those inside of others first; return which are still in use."""
@@ -193,11 +194,13 @@ class Restoration:
     def remove_directories(self, paths: list[str]) -> None:
         """Remove directories with all they hold."""
         for path in map(Path, paths):
-            # what something is mounted at stays, empty
-            if path.is_dir() and not below(path, self._keep) and not (path.is_mount() and not any(path.iterdir())):
+            # what something is mounted at stays, empty, and so does what holds nothing but what is to stay
+            kept = path.is_mount() or any(below(Path(name), [str(path)]) for name in self._keep)
+            rest = [child for child in path.iterdir() if not below(child, self._keep)] if path.is_dir() else []
+            if path.is_dir() and not below(path, self._keep) and (rest or not kept):
                 self.done.append(f"{path}: removed")
                 if not self._dry:
-                    empty(path)
+                    empty(path, self._keep)
                     with contextlib.suppress(OSError):
                         path.rmdir()
 
@@ -234,10 +237,14 @@ def tables_without_rules() -> list[str]:
     return [table for table in tables if table not in used]
 
 
-def empty(path: Path) -> None:
-    """Remove what a directory holds. It may be a mount point itself."""
+def empty(path: Path, keep: list[str]) -> None:
+    """Remove what a directory holds but what is to stay. It may be a mount point itself."""
     for child in path.iterdir():
-        if child.is_dir() and not child.is_symlink():
+        if below(child, keep):
+            continue
+        if child.is_dir() and not child.is_symlink() and any(below(Path(kept), [str(child)]) for kept in keep):
+            empty(child, keep)
+        elif child.is_dir() and not child.is_symlink():
             shutil.rmtree(child, ignore_errors=True)
         else:
             child.unlink()

@@ -177,3 +177,19 @@ def test_what_apt_never_removes_by_itself() -> None:
     never = re.compile("|".join(removed_packages.protected("\n".join(said), "6.12.1")))
     names = ["firmware-x", "linux-image-6.1", "zfs-modules-6.12.1", "perl-modules-5.40", "adduser"]
     assert [name for name in names if never.search(name)] == names[:3]
+
+
+def test_what_is_to_stay_stays_inside_of_what_goes(tmp_path: Path) -> None:
+    folder = tmp_path / "kubernetes"
+    for name in ("pki/ca.key", "addons/dns.yaml", "kubelet.conf"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("", encoding="utf-8")
+    work = restored_host.Restoration([str(folder / "pki")], dry=False)
+    work.remove_directories([str(folder)])
+    assert [path.name for path in folder.rglob("*")] == ["pki", "ca.key"]
+    assert work.done == [f"{folder}: removed"]
+    again = restored_host.Restoration([str(folder / "pki")], dry=False)
+    again.remove_directories([str(folder)])
+    assert again.done == []
+    restored_host.Restoration([], dry=False).remove_directories([str(folder)])
+    assert not folder.exists()
