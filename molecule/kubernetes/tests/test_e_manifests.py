@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-
 from tests.support import manifests
 from tests.support.cluster import Cluster
 

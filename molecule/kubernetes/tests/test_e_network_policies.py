@@ -179,6 +179,16 @@ def test_3_names_are_known_and_the_node_looks_in(cluster: Cluster) -> None:
     assert {"Ready": "True"}.items() <= {one["type"]: one["status"] for one in conditions}.items()
 
 
+@pytest.mark.usefixtures("pods")
+def test_3_a_service_takes_no_address_of_others(cluster: Cluster) -> None:
+    """Nodes would lead to it what pods of anybody send there."""
+    spec = {"externalIPs": ["192.0.2.1"], "selector": {"app": "server"}, "ports": [{"port": 80}]}
+    metadata = {"name": "taker", "namespace": OPEN}
+    done = cluster.apply({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec})
+    assert done.returncode != 0
+    assert "Use of external IPs is denied by admission control" in done.stderr
+
+
 def test_4_a_rule_opens_what_it_says_and_no_more(cluster: Cluster, pods: dict[str, str]) -> None:
     peers = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": OPEN}}}]
     spec = {
