@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.support.segment_host import SegmentHost, playbook
+from tests.support.segment_host import SegmentHost
 
-SCENARIO = Path(__file__).resolve().parents[1]
 UNIT = "postgresql@17-analytics.service"
 POOL = "/proc/sys/vm/nr_hugepages"
 Options = dict[str, Any]
 Role = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def role(tmp_path_factory: pytest.TempPathFactory) -> Role:
-    """Play the role alone; returns what it said."""
-    file = tmp_path_factory.mktemp("playbook") / "hugepages.yml"
-    file.write_text("- hosts: segment_hosts\n  become: true\n  gather_facts: false\n  roles: [hugepages]\n")
-
-    def play(*, succeeds: bool, **options: Any) -> str:
-        done = playbook(SCENARIO, "-e", json.dumps(options), file=file)
-        assert (done.returncode == 0) is succeeds, done.stdout
-        return " ".join((done.stdout + done.stderr).split())
-
-    return play
 
 
 def pages(segment: SegmentHost) -> int:
@@ -40,7 +23,7 @@ def pages(segment: SegmentHost) -> int:
 def given_back(segment: SegmentHost, role: Role) -> Iterator[None]:
     """Give the machine its pages back, whatever a test has left."""
     yield
-    role(succeeds=True, hugepages_mode="off")
+    role("hugepages", succeeds=True, hugepages_mode="off")
     assert pages(segment) == 0
     assert (
         segment.run("sh", "-c", "ls /etc/sysctl.d/60-hugepages.conf /etc/postgresql/*/*/conf.d/hugepages.conf || true")
@@ -84,7 +67,7 @@ def test_its_shared_memory_is_in_huge_pages(segment: SegmentHost, options: Optio
 )
 def test_pages_that_cannot_be_had(segment: SegmentHost, role: Role, reserved: Options, complaint: str) -> None:
     before = segment.unit(UNIT, "MainPID"), pages(segment)
-    assert complaint in role(succeeds=False, hugepages_reserved=[reserved, {"size": "2MB", "pages": 8}])
+    assert complaint in role("hugepages", succeeds=False, hugepages_reserved=[reserved, {"size": "2MB", "pages": 8}])
     assert (segment.unit(UNIT, "MainPID"), pages(segment)) == before
     assert segment.sql("SHOW huge_pages_status") == "on"
 
