@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.cluster import Cluster
-from tests.support.segment_host import playbook, recap
+from tests.support.segment_host import playbook, recap, wait_until
 
 SCENARIO = Path(__file__).resolve().parents[1]
 NAME = "node1"
@@ -16,6 +16,12 @@ WAITS = "import signal; signal.pause()"
 UNITS = ["kubelet", "kube-proxy", "kubernetes_images", "kubernetes_addons", "etcd"]
 UNITS += ["kube-apiserver", "kube-controller-manager", "kube-scheduler"]
 SETTING = "/etc/kubernetes/kubelet.yml"
+
+
+def _well(cluster: Cluster) -> bool:
+    """Tell whether the cluster's own pods are well again, which other tests have moved."""
+    found = cluster.get("deployments", "--namespace", "kube-system")["items"]
+    return all(one["status"].get("availableReplicas", 0) == one["spec"]["replicas"] for one in found)
 
 
 def _play(verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -30,6 +36,7 @@ def _status(tmp_path: Path) -> tuple[subprocess.CompletedProcess[str], dict[str,
 
 
 def test_the_state_is_told_in_both_forms(cluster: Cluster, tmp_path: Path) -> None:
+    wait_until(lambda: _well(cluster), 120, "the cluster's own pods are well")
     done, found = _status(tmp_path)
     assert done.returncode == 0, done.stdout
     assert found["ok"]
