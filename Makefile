@@ -24,9 +24,10 @@ UP := playbooks/up.yml
 endif
 
 # Text of a person reaches programs through the environment, and neither make nor a shell reads it.
-unexport SQL CMD
+unexport SQL CMD WITH
 export CAISSON_SQL := $(value SQL)
 export CAISSON_CMD := $(value CMD)
+export CAISSON_WITH := $(value WITH)
 
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo sudo -E)
 BIN := .venv/bin/
@@ -85,7 +86,7 @@ shell: ## open a shell on HOST=segment1, or run CMD='...'
 
 # WITH names scenarios that have verbs of their own: make test WITH=selinux
 test: lint ## lint, and run all tests
-	@CAISSON_WITH="$(WITH)" $(AS_ROOT) $(BIN)pytest
+	@$(AS_ROOT) $(BIN)pytest
 
 # Of its own: where the processor is emulated, one guest takes as long as half of all other tests.
 test-selinux: dev ## run the scenario under SELinux in a virtual machine

@@ -157,7 +157,7 @@ def load_docker_images(root: Path, archives: list[Path]) -> None:
 
     Raises BuildError where the root lies in a file system that Docker's layers cannot lie in, an overlay say.
     """
-    alone = ["unshare", "--mount", "--net", "--pid", "--fork", "--kill-child"]
+    alone = ["timeout", str(_LOAD_S), "unshare", "--mount", "--net", "--pid", "--fork", "--kill-child"]
     command = [*alone, "sh", "-eu", "-c", _LOAD, "sh", str(root), *map(str, archives)]
     _run(command, "images could not be loaded into the disk's Docker")
     # what the daemon made of itself is the machine's business
@@ -166,6 +166,7 @@ def load_docker_images(root: Path, archives: list[Path]) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+_LOAD_S = 600
 _LOAD = r"""
 root=$1
 shift

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-OF_ITS_OWN = {"kubernetes", "kubernetes_changed", "selinux"} - set(os.environ.get("CAISSON_WITH", "").split())
+ASKED_FOR = set(os.environ.get("CAISSON_WITH", "").split())
+OF_ITS_OWN = {"kubernetes", "kubernetes_changed", "selinux"} - ASKED_FOR
 """Run by `make test-kubernetes`, which compiles Kubernetes where that has not been done, and by `make test-selinux`: a
 virtual machine whose processor may have to be emulated. `make test WITH=selinux` runs one with all others."""
 GUEST = "selinux"
@@ -52,3 +53,7 @@ def test_scenario(scenario: str, request: pytest.FixtureRequest) -> None:
 
 def test_the_default_scenario_is_there() -> None:
     assert "default" in SCENARIOS
+
+
+def test_scenarios_that_are_asked_for_are_there() -> None:
+    assert set(SCENARIOS) >= ASKED_FOR, "make test WITH=... names scenarios, which are folders of molecule/"

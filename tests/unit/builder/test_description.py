@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import jsonschema
 import pytest
 
 from builder import description
@@ -86,3 +87,9 @@ def test_every_description_of_the_project_is_valid() -> None:
     for name in package_names():
         for release in package_releases(name):
             assert load_package(name, release).package
+
+
+@pytest.mark.parametrize("schema", [description.IMAGE_SCHEMA, description.PACKAGE_SCHEMA])
+def test_schemas_are_right(schema: dict[str, object]) -> None:
+    # whoever reads a description does not look at them
+    jsonschema.Draft202012Validator.check_schema(schema)
