@@ -288,12 +288,17 @@ def cni_files(
     state_directory: str,
     kubeconfig: str = "",
     multus_settings: Mapping[str, Any] | None = None,
+    between_nodes: str = "",
 ) -> list[dict[str, str]]:
     """Return the files, ``path`` and ``text`` each: the networks that pods ask for by name, then what containerd reads.
 
-    ``functions`` has the PCI addresses of the virtual functions of an interface, by its name.
+    ``functions`` has the PCI addresses of the virtual functions of an interface, by its name. ``between_nodes`` is the
+    network that something else carries from node to node: that masquerades what leaves it, and nothing on the way.
     """
-    networks = [dict(network) for network in networks]
+    networks = [
+        {**network, "masquerade": network.get("masquerade") and network["name"] != between_nodes}
+        for network in networks
+    ]
     lists = list(_lists(networks, ranges, functions or {}, f"{state_directory}/networks"))
     delegates = [found for network, found in lists if network.get("every_pod")]
     capabilities = {
