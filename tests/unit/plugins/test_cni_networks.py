@@ -132,6 +132,12 @@ def test_every_pod_has_some_networks_and_asks_for_others() -> None:
     assert made["whole.conflist"]["plugins"] == [{"type": "host-device", "device": "eth2"}]
 
 
+def test_what_is_carried_from_node_to_node_is_masqueraded_elsewhere() -> None:
+    for between, masqueraded in (("", True), ("others", True), ("pods", False)):
+        multus = files([{**PODS, "masquerade": True}], between_nodes=between)["00-multus.conf"]
+        assert multus["delegates"][0]["plugins"][0]["ipMasq"] is masqueraded
+
+
 def test_a_bridge_with_all_that_it_may_have() -> None:
     network = {**PODS, "bandwidth": {"ingress_mbit": 100}, "default_route": True, "masquerade": True, "mtu": 9000}
     part = {"subnet": "10.244.3.0/24", "start": "10.244.3.10", "end": "10.244.3.20"}
