@@ -35,7 +35,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 done:
-  description: What was ended or removed, one line each.
+  description: What was ended or removed, one line each. What is still there some seconds later fails the task.
   returned: always
   type: list
   elements: str
@@ -45,7 +45,8 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -60,14 +61,36 @@ ENVIRONMENT = Path("/run/kubelet.env")
 SEEN = "/kubelet-settings/"
 SLICE = "kubepods.slice"
 TIMEOUT_S = 60
+PATIENCE_S = 20
+PAUSE_S = 0.2
 TABLES = ("ip kube-proxy", "ip6 kube-proxy", "inet caisson_network_policies")
 PATTERN = re.compile(r"(?:^|[\s:])(?:KUBE|CNI)-[A-Za-z0-9-]+")
 
 
-def output(*command: str, text: str | None = None) -> str:
+class Command:
+    """A command, and what it reads."""
+
+    def __init__(self, *command: str, text: str | None = None) -> None:
+        self._command = command
+        self._text = text
+
+    def run(self) -> str:
+        """Run it, and return why it failed, nothing where it did not."""
+        try:
+            subprocess.run(
+                self._command, input=self._text, capture_output=True, text=True, check=True, timeout=TIMEOUT_S
+            )
+        except subprocess.CalledProcessError as error:
+            return str(error.stderr or error).strip()
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return str(error)
+        return ""
+
+
+def output(*command: str) -> str:
     """Return what a command says, nothing where it fails or is not there."""
     try:
-        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout if done.returncode == 0 else ""
@@ -124,62 +147,78 @@ def cgroups(environment: str, root: Path = CGROUPS) -> list[Path]:
     return found
 
 
-class Removal:
-    """What is ended and removed, or would be."""
+Step = tuple[str, tuple[Command, ...]]
 
-    def __init__(self, dry: bool) -> None:
-        self.done: list[str] = []
-        self._dry = dry
 
-    def _do(self, what: str, *commands: tuple[str, ...]) -> None:
-        self.done.append(what)
-        for command in () if self._dry else commands:
-            output(*command)
+def containers() -> Iterator[Step]:
+    """Yield how containers of pods are ended."""
+    for name in output(*CTR, "containers", "list", "--quiet").split():
+        yield (
+            f"container {name}: ended",
+            (Command(*CTR, "tasks", "delete", "--force", name), Command(*CTR, "containers", "delete", name)),
+        )
 
-    def containers(self) -> None:
-        """End containers of pods."""
-        for name in output(*CTR, "containers", "list", "--quiet").split():
-            self._do(
-                f"container {name}: ended",
-                (*CTR, "tasks", "delete", "--force", name),
-                (*CTR, "containers", "delete", name),
-            )
 
-    def networks(self, folders: list[str]) -> None:
-        """Remove network namespaces, and bridges that nothing else is on."""
-        for path in sorted(NETWORK_NAMESPACES.glob("cni-*")):
-            self._do(f"network namespace {path.name}: removed", ("ip", "netns", "delete", path.name))
-        for name in named_bridges(folders):
-            ports = BRIDGES / name / "brif"
-            if ports.is_dir() and (self._dry or not any(ports.iterdir())):
-                self._do(f"bridge {name}: removed", ("ip", "link", "delete", name))
+def networks(folders: list[str], used_too: bool) -> Iterator[Step]:
+    """Yield how network namespaces are removed, and bridges that nothing is on, or with ``used_too`` any of them."""
+    for path in sorted(NETWORK_NAMESPACES.glob("cni-*")):
+        yield f"network namespace {path.name}: removed", (Command("ip", "netns", "delete", path.name),)
+    for name in named_bridges(folders):
+        ports = BRIDGES / name / "brif"
+        if ports.is_dir() and (used_too or not any(ports.iterdir())):
+            yield f"bridge {name}: removed", (Command("ip", "link", "delete", name),)
 
-    def filters(self) -> None:
-        """Remove rules of Kubernetes and CNI."""
-        for table in TABLES:
-            if output("nft", "list", "table", *table.split()):
-                self._do(f"table {table}: removed", ("nft", "delete", "table", *table.split()))
-        for family in ("iptables", "ip6tables"):
-            saved = output(f"{family}-save")
-            rest = without_pods(saved)
-            if rest != saved:
-                self._do(f"rules of pods in {family}: removed")
-                if not self._dry:
-                    output(f"{family}-restore", text=rest)
 
-    def rest(self, kubelet_directory: str) -> None:
-        """Unmount what pods had, and remove their cgroups."""
-        for place in mounts(Path("/proc/self/mountinfo").read_text(encoding="utf-8"), kubelet_directory):
-            self._do(f"{place}: unmounted", ("umount", "--lazy", place))
-        if output("systemctl", "list-units", "--plain", "--no-legend", SLICE).strip():
-            self._do(f"{SLICE}: ended", ("systemctl", "stop", SLICE))
-        environment = ENVIRONMENT.read_text(encoding="ascii") if ENVIRONMENT.is_file() else ""
-        if found := cgroups(environment):
-            self._do(f"{len(found)} cgroups: removed")
-            for path in () if self._dry else found:
-                output("rmdir", str(path))
-        if environment:
-            self._do(f"{ENVIRONMENT}: removed", ("rm", str(ENVIRONMENT)))
+def filters() -> Iterator[Step]:
+    """Yield how rules of Kubernetes and CNI are removed."""
+    for table in TABLES:
+        if output("nft", "list", "table", *table.split()):
+            yield f"table {table}: removed", (Command("nft", "delete", "table", *table.split()),)
+    for family in ("iptables", "ip6tables"):
+        saved = output(f"{family}-save")
+        rest = without_pods(saved)
+        if rest != saved:
+            yield f"rules of pods in {family}: removed", (Command(f"{family}-restore", text=rest),)
+
+
+def rest(kubelet_directory: str) -> Iterator[Step]:
+    """Yield how what pods have mounted is unmounted, and their cgroups are removed."""
+    for place in mounts(Path("/proc/self/mountinfo").read_text(encoding="utf-8"), kubelet_directory):
+        yield f"{place}: unmounted", (Command("umount", "--lazy", place),)
+    if output("systemctl", "list-units", "--plain", "--no-legend", SLICE).strip():
+        yield f"{SLICE}: ended", (Command("systemctl", "stop", SLICE),)
+    environment = ENVIRONMENT.read_text(encoding="ascii") if ENVIRONMENT.is_file() else ""
+    if found := cgroups(environment):
+        yield "cgroups of pods: removed", tuple(Command("rmdir", str(path)) for path in found)
+    if environment:
+        yield f"{ENVIRONMENT}: removed", (Command("rm", str(ENVIRONMENT)),)
+
+
+def steps(folders: list[str], kubelet_directory: str, used_too: bool = False) -> Iterator[Step]:
+    """Yield what there is to remove and by which commands. Each step is looked for after those before it are done."""
+    yield from containers()
+    yield from networks(folders, used_too)
+    yield from filters()
+    yield from rest(kubelet_directory)
+
+
+def remove(found: Callable[[], Iterator[Step]], patience_s: float = PATIENCE_S) -> tuple[list[str], list[str]]:
+    """Do all steps, again for ``patience_s`` where some are left; return what was done, and what is left and why.
+
+    A process that has been told to end takes a moment, and its cgroup and its mounts stay until then.
+    """
+    done: list[str] = []
+    until = time.monotonic() + patience_s
+    while True:
+        said = {what: [answer for command in commands if (answer := command.run())] for what, commands in found()}
+        done += [what for what in said if what not in done]
+        left = [what for what, _ in found()]
+        if not left or time.monotonic() > until:
+            reasons = {what: f" ({', '.join(said[what])})" if said.get(what) else "" for what in left}
+            return [what for what in done if what not in left], [
+                f"{what.rpartition(': ')[0]}{reason}" for what, reason in reasons.items()
+            ]
+        time.sleep(PAUSE_S)
 
 
 def main() -> None:
@@ -191,12 +230,15 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    work = Removal(module.check_mode)
-    work.containers()
-    work.networks(module.params["networks"])
-    work.filters()
-    work.rest(module.params["kubelet_directory"])
-    module.exit_json(changed=bool(work.done), done=work.done)
+    folders, kubelet_directory = module.params["networks"], module.params["kubelet_directory"]
+    if module.check_mode:
+        # What is on a bridge now would be gone by then.
+        done = [what for what, _ in steps(folders, kubelet_directory, used_too=True)]
+        module.exit_json(changed=bool(done), done=done)
+    done, left = remove(lambda: steps(folders, kubelet_directory))
+    if left:
+        module.fail_json(msg=f"Still there: {'; '.join(left)}", changed=bool(done), done=done)
+    module.exit_json(changed=bool(done), done=done)
 
 
 if __name__ == "__main__":

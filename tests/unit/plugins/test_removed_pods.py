@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
-from plugins.modules.removed_pods import bridges, cgroups, mounts, named_bridges, without_pods
+from plugins.modules.removed_pods import (
+    Command,
+    Step,
+    bridges,
+    cgroups,
+    mounts,
+    named_bridges,
+    remove,
+    without_pods,
+)
 
 SAVED = """*nat
 :POSTROUTING ACCEPT [0:0]
@@ -59,3 +69,40 @@ def test_cgroups_are_those_that_the_kubelet_was_told(tmp_path: Path) -> None:
     below = [str(path.relative_to(tmp_path / "memory")) for path in found if path.is_relative_to(tmp_path / "memory")]
     assert below == ["host/kubelet/kubepods/pod1", "host/kubelet/kubepods", "host/kubelet"]
     assert cgroups("", tmp_path) == [tmp_path / "memory/kubepods"]
+
+
+def _files(folder: Path, *command: str) -> Iterator[Step]:
+    for path in sorted(folder.iterdir()):
+        yield f"{path.name}: removed", (Command(*command, str(path)),)
+
+
+def test_what_is_gone_is_told_once(tmp_path: Path) -> None:
+    (tmp_path / "a").touch()
+    (tmp_path / "b").touch()
+    assert remove(lambda: _files(tmp_path, "rm")) == (["a: removed", "b: removed"], [])
+    assert remove(lambda: _files(tmp_path, "rm")) == ([], [])
+
+
+def test_what_stays_is_told_with_its_reason(tmp_path: Path) -> None:
+    (tmp_path / "full/inner").mkdir(parents=True)
+    done, left = remove(lambda: _files(tmp_path, "rmdir"), patience_s=0.5)
+    assert done == []
+    assert len(left) == 1
+    assert left[0].startswith("full (")
+    assert "not empty" in left[0]
+    assert remove(lambda: _files(tmp_path, "no-such-command"), patience_s=0)[1]
+
+
+def test_what_goes_a_moment_later_is_awaited(tmp_path: Path) -> None:
+    (tmp_path / "full/inner").mkdir(parents=True)
+    looks = 0
+
+    def found() -> Iterator[Step]:
+        nonlocal looks
+        looks += 1
+        # its content ends by itself meanwhile
+        if looks == 2:
+            (tmp_path / "full/inner").rmdir()
+        yield from _files(tmp_path, "rmdir")
+
+    assert remove(found) == (["full: removed"], [])
