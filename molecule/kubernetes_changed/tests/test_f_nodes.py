@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 from tests.support.cluster import Cluster
@@ -25,6 +26,10 @@ with socket.create_connection(("{address}", {port}), timeout=10) as server:
 """
 
 
+def _runs(cluster: Cluster, name: str) -> bool:
+    return cluster.phase(name) == "Running"
+
+
 def _address(cluster: Cluster, name: str) -> str:
     return str(cluster.get("pod", name)["status"].get("podIP", ""))
 
@@ -39,7 +44,7 @@ def served(cluster: Cluster) -> Iterator[dict[str, str]]:
         cluster.made(pod)
     try:
         for name in names.values():
-            wait_until(lambda name=name: cluster.phase(name) == "Running", 60, f"{name} runs")
+            wait_until(partial(_runs, cluster, name), 60, f"{name} runs")
         yield {node: _address(cluster, name) for node, name in names.items()}
     finally:
         cluster.run("delete", "pods", *names.values(), "--now", "--ignore-not-found")
