@@ -20,6 +20,10 @@ options:
     description: Where the kubelet mounts volumes of pods.
     type: path
     default: /var/lib/kubelet
+  carried:
+    description: A network that flannel has carried between nodes. Routes to other nodes go, rules and its interface.
+    type: str
+    default: ""
 attributes:
   check_mode:
     support: full
@@ -46,7 +50,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +68,7 @@ TIMEOUT_S = 60
 PATIENCE_S = 20
 PAUSE_S = 0.2
 TABLES = ("ip kube-proxy", "ip6 kube-proxy", "inet caisson_network_policies")
+CARRIED_TABLES = ("ip flannel-ipv4", "ip6 flannel-ipv6")
 PATTERN = re.compile(r"(?:^|[\s:])(?:KUBE|CNI)-[A-Za-z0-9-]+")
 
 
@@ -169,11 +174,27 @@ def networks(folders: list[str], used_too: bool) -> Iterator[Step]:
             yield f"bridge {name}: removed", (Command("ip", "link", "delete", name),)
 
 
+def carried(network: str) -> Iterator[Step]:
+    """Yield how ways to other nodes are removed. A node's own pods are behind no gateway."""
+    for path in sorted(BRIDGES.glob("flannel.*")):
+        yield f"interface {path.name}: removed", (Command("ip", "link", "delete", path.name),)
+    for route in json.loads(output("ip", "-json", "route", "show", "root", network) or "[]"):
+        if gateway := route.get("gateway"):
+            way = (route["dst"], "via", gateway)
+            yield f"route to {' '.join(way)}: removed", (Command("ip", "route", "delete", *way),)
+    yield from tables(CARRIED_TABLES)
+
+
+def tables(names: Iterable[str]) -> Iterator[Step]:
+    """Yield how tables of the packet filter are removed."""
+    for name in names:
+        if output("nft", "list", "table", *name.split()):
+            yield f"table {name}: removed", (Command("nft", "delete", "table", *name.split()),)
+
+
 def filters() -> Iterator[Step]:
     """Yield how rules of Kubernetes and CNI are removed."""
-    for table in TABLES:
-        if output("nft", "list", "table", *table.split()):
-            yield f"table {table}: removed", (Command("nft", "delete", "table", *table.split()),)
+    yield from tables(TABLES)
     for family in ("iptables", "ip6tables"):
         saved = output(f"{family}-save")
         rest = without_pods(saved)
@@ -194,11 +215,13 @@ def rest(kubelet_directory: str) -> Iterator[Step]:
         yield f"{ENVIRONMENT}: removed", (Command("rm", str(ENVIRONMENT)),)
 
 
-def steps(folders: list[str], kubelet_directory: str, used_too: bool = False) -> Iterator[Step]:
+def steps(folders: list[str], kubelet_directory: str, network: str, used_too: bool = False) -> Iterator[Step]:
     """Yield what there is to remove and by which commands. Each step is looked for after those before it are done."""
     yield from containers()
     yield from networks(folders, used_too)
     yield from filters()
+    if network:
+        yield from carried(network)
     yield from rest(kubelet_directory)
 
 
@@ -227,15 +250,16 @@ def main() -> None:
         argument_spec={
             "networks": {"type": "list", "elements": "path", "default": []},
             "kubelet_directory": {"type": "path", "default": "/var/lib/kubelet"},
+            "carried": {"type": "str", "default": ""},
         },
         supports_check_mode=True,
     )
-    folders, kubelet_directory = module.params["networks"], module.params["kubelet_directory"]
+    asked = (module.params["networks"], module.params["kubelet_directory"], module.params["carried"])
     if module.check_mode:
         # What is on a bridge now would be gone by then.
-        done = [what for what, _ in steps(folders, kubelet_directory, used_too=True)]
+        done = [what for what, _ in steps(*asked, used_too=True)]
         module.exit_json(changed=bool(done), done=done)
-    done, left = remove(lambda: steps(folders, kubelet_directory))
+    done, left = remove(lambda: steps(*asked))
     if left:
         module.fail_json(msg=f"Still there: {'; '.join(left)}", changed=bool(done), done=done)
     module.exit_json(changed=bool(done), done=done)

@@ -1,0 +1,82 @@
+"""The state of a cluster of several hosts is told, a node goes alone and comes back, and all can be taken off: last."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.support.cluster import Cluster
+from tests.support.control_planes import ControlPlanes
+from tests.support.segment_host import wait_until
+
+STATUS, DESTROY = "playbooks/status.yml", "playbooks/destroy.yml"
+WAITS = "import signal; signal.pause()"
+
+
+def _pieces(status: dict[str, Any], name: str) -> dict[tuple[str, str], str]:
+    return {(piece["role"], piece["name"]): piece["state"] for piece in status["hosts"][name]["pieces"]}
+
+
+def _changed(counts: dict[str, dict[str, int]]) -> dict[str, int]:
+    return {name: of["changed"] for name, of in counts.items()}
+
+
+def _ways(cluster: Cluster) -> list[str]:
+    """Return the routes of a host to pods of others, and what flannel has in its packet filter."""
+    routes = json.loads(cluster.host.run("ip", "-json", "route", "show", "root", "10.111.0.0/16"))
+    tables = cluster.host.run("nft", "list", "tables").splitlines()
+    return [one["dst"] for one in routes if "gateway" in one] + [one for one in tables if "flannel" in one]
+
+
+def test_the_state_of_every_host_is_told(planes: ControlPlanes, tmp_path: Path) -> None:
+    planes.wait_until_well(120)
+    file = tmp_path / "status.json"
+    planes.play("-e", f"status_file={file}", file=STATUS)
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert sorted(found["hosts"]) == planes.names
+    for name in planes.names:
+        pieces = _pieces(found, name)
+        assert pieces["kubernetes", "API server"] == "as asked"
+        assert pieces["kubernetes_endpoint", "way to the API servers"] == "as asked"
+        # the third is no node
+        assert (("flannel", "ways between nodes") in pieces) == (name != "node3")
+
+
+def test_a_node_goes_alone_and_comes_back(planes: ControlPlanes, cluster: Cluster) -> None:
+    assert len(_ways(planes.clusters["node2"])) == 2 + 1
+    # node2 is a control plane, too: what destroy.yml takes off it with the node, the next run brings back
+    planes.play("-e", "destroy_confirm=node2", "--limit", "node2", file=DESTROY)
+    left = planes.clusters["node2"].host
+    routes = json.loads(left.run("ip", "-json", "route", "show", "root", "10.111.0.0/16") or "[]")
+    assert routes == []
+    # what never was there with one node is no way of the others either
+    wait_until(lambda: "10.111.1.0/24" not in _ways(planes.clusters["node1"]), 60, "node1 knows of no way to it")
+    assert [node["metadata"]["name"] for node in cluster.get("nodes")["items"]] == ["node1"]
+
+    planes.play()
+    planes.wait_until_well(120)
+    wait_until(lambda: "10.111.1.0/24" in _ways(planes.clusters["node1"]), 60, "node1 knows the way to it again")
+    _, counts = planes.play()
+    assert _changed(counts) == dict.fromkeys(planes.names, 0)
+
+
+def test_all_of_it_is_taken_off(planes: ControlPlanes, cluster: Cluster) -> None:
+    for node in ("node1", "node2"):
+        cluster.made(cluster.pod(f"lives-{node}", WAITS, nodeName=node))
+        cluster.run("wait", "--for=condition=Ready", f"pod/lives-{node}", "--timeout=60s")
+    planes.play("-e", "destroy_confirm=3 hosts", file=DESTROY)
+    for name in planes.names:
+        host = planes.clusters[name].host
+        left = {"pause", "kubelet", "kube-proxy", "kube-apiserver", "containerd", "etcd", "flannel", "haproxy"}
+        assert left & set(host.run("ps", "-A", "-o", "comm=").split()) == set(), name
+        links = host.run("ip", "-brief", "link", "show").splitlines()
+        assert {line.split()[0].partition("@")[0] for line in links} <= {"lo", "eth0"}, name
+        assert json.loads(host.run("ip", "-json", "route", "show", "root", "10.111.0.0/16") or "[]") == []
+        host.fails("test", "-e", "/etc/flannel")
+        host.fails("test", "-e", "/etc/haproxy")
+        host.run("apt-get", "-qq", "install", "--no-install-recommends", "nftables")
+        assert host.run("nft", "list", "tables") == "", name
+
+    _, counts = planes.play("-e", "destroy_confirm=3 hosts", file=DESTROY)
+    assert _changed(counts) == dict.fromkeys(planes.names, 0)
