@@ -48,7 +48,7 @@ PSQL = -u postgres "$(CONTAINER)" psql -X
 .PHONY: help up stacks down status check sql psql shell test lint docs bench lock bootstrap dev test-kubernetes test-selinux
 
 help: ## list the verbs
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 24
 
 up: ## build everything, start the lab and ask its hosts a question
 	@started=$$(date +%s); ./bootstrap && $(BUILDER) all $(RESULTS) && $(PLAYBOOK) $(UP) $(THEN) && \
@@ -93,9 +93,10 @@ test-selinux: dev ## run the scenario under SELinux in a virtual machine
 	@$(AS_ROOT) env PATH="$(CURDIR)/.venv/bin:$$PATH" $(BIN)molecule test --scenario-name selinux
 
 # Of its own: compiling Kubernetes takes minutes the first time.
-test-kubernetes: dev ## run the scenarios of a Kubernetes node and of a cluster with several control planes
+test-kubernetes: dev ## run what needs Kubernetes: two scenarios, and make up LAB=full
 	@$(AS_ROOT) env PATH="$(CURDIR)/.venv/bin:$$PATH" $(BIN)molecule test --scenario-name kubernetes
 	@$(AS_ROOT) env PATH="$(CURDIR)/.venv/bin:$$PATH" $(BIN)molecule test --scenario-name kubernetes_changed
+	@$(AS_ROOT) $(BIN)pytest -m kubernetes
 
 lint: dev ## check style and types of everything
 	@$(BIN)ruff check
