@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from typing import Any
 
@@ -15,6 +16,20 @@ RESTRICTED = {
     "capabilities": {"drop": ["ALL"]},
     "seccompProfile": {"type": "RuntimeDefault"},
 }
+
+
+# The package of a host with another version, and its programs, that tell another one of the same length.
+OTHER = """
+set -e
+cd /var/tmp
+dpkg-deb --raw-extract "$(ls -t /var/cache/apt/archives/caisson-kubernetes_*.deb | head -n 1)" other
+sed -i 's/^Version: .*/Version: 0~other/' other/DEBIAN/control
+LC_ALL=C sed -i "s/$1/$2/g" other/usr/bin/kube*
+dpkg-deb -Znone --root-owner-group --build other other.deb
+dpkg --install other.deb
+rm -r other other.deb
+systemctl try-restart kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy
+"""
 
 
 class Cluster:
@@ -50,6 +65,16 @@ class Cluster:
         """Apply objects, which must succeed."""
         done = self.apply(*objects)
         assert done.returncode == 0, done.stderr
+
+    def version(self) -> str:
+        """Return what the API server says of its version."""
+        return str(json.loads(self.run("get", "--raw", "/version"))["gitVersion"])
+
+    def other_version(self, version: str) -> str:
+        """Give the host another version of Kubernetes than the one it has, and return which."""
+        other = re.sub(r"\d$", lambda found: str((int(found[0]) + 1) % 10), version)
+        self.host.run("sh", "-c", OTHER, "sh", version.replace(".", r"\."), other)
+        return other
 
     def image(self, name: str) -> str:
         """Return how pods call an image that the host has."""

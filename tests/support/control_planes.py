@@ -44,8 +44,7 @@ class ControlPlanes:
     def well(self, name: str) -> bool:
         """Tell whether the member of a host answers for the cluster, and its API server serves."""
         host = self.clusters[name].host.host
-        server = f"https://{self.address(name)}:{self.options['kubernetes_control_plane_port']}"
-        api = f"kubectl --kubeconfig /etc/kubernetes/admin.conf --server {server} get --raw /readyz"
+        api = f"kubectl --kubeconfig /etc/kubernetes/admin.conf --server {self.server(name)} get --raw /readyz"
         health = " ".join(self.etcdctl(name, "--command-timeout=3s", "endpoint", "health"))
         return bool(host.run(health).rc == 0 and host.run(api).rc == 0)
 
@@ -60,6 +59,16 @@ class ControlPlanes:
         """Return the address of a host."""
         unit = self.clusters[name].host.run("cat", "/etc/systemd/system/kube-apiserver.service")
         return next(word.partition("=")[2] for word in unit.split() if word.startswith("--advertise-address="))
+
+    def server(self, name: str) -> str:
+        """Return where the API server of a host answers, with nothing in between."""
+        return f"https://{self.address(name)}:{self.options['kubernetes_control_plane_port']}"
+
+    def server_version(self, name: str) -> str:
+        """Return the version that the API server of a host tells, empty where it does not answer."""
+        command = f"kubectl --kubeconfig /etc/kubernetes/admin.conf --server {self.server(name)} get --raw /version"
+        done = self.clusters[name].host.host.run(command)
+        return str(json.loads(done.stdout)["gitVersion"]) if done.rc == 0 else ""
 
     def lead(self, name: str) -> None:
         """Make the member of a host the leader."""
