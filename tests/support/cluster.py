@@ -28,7 +28,7 @@ LC_ALL=C sed -i "s/$1/$2/g" other/usr/bin/kube*
 dpkg-deb -Znone --root-owner-group --build other other.deb
 dpkg --install other.deb
 rm -r other other.deb
-systemctl try-restart kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy
+systemctl try-restart 'kube-*.service' 'kubelet*.service'
 """
 
 

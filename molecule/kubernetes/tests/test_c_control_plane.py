@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
+from pathlib import Path
 
 from tests.support.cluster import RESTRICTED, Cluster
-from tests.support.segment_host import setting, wait_until
+from tests.support.segment_host import playbook, setting, wait_until
 
+SCENARIO = Path(__file__).resolve().parents[1]
 NAME = "node1"
 WAITS = "import signal; signal.pause()"
 CANARY = "canary-6f1c2a9d"
@@ -85,6 +87,18 @@ def test_secrets_are_encrypted_in_the_store(cluster: Cluster, namespace: str) ->
     assert found("configmaps", CANARY)
     assert CANARY not in cluster.host.run("cat", "/var/log/kubernetes/audit.log")
     assert cluster.run("get", "secret", "kept", "--namespace", namespace, "--output", "jsonpath={.data.word}")
+
+
+def test_no_new_key_is_made_for_what_the_store_has(cluster: Cluster) -> None:
+    file = "/etc/kubernetes/encryption.yml"
+    cluster.host.run("mv", file, "/root")
+    try:
+        done = playbook(SCENARIO, file="playbooks/kubernetes.yml")
+        cluster.host.fails("test", "-e", file)
+    finally:
+        cluster.host.run("mv", "/root/encryption.yml", file)
+    assert done.returncode != 0
+    assert f"/var/lib/etcd/member has data of a cluster, and {file} is missing" in done.stdout
 
 
 def test_pods_live_on_while_the_control_plane_is_killed(cluster: Cluster, namespace: str) -> None:

@@ -10,6 +10,7 @@ from tests.support.cluster import Cluster
 from tests.support.control_planes import ControlPlanes
 from tests.support.segment_host import wait_until
 
+SHARED = ("/etc/kubernetes/encryption.yml", "/etc/kubernetes/pki/ca.key", "/etc/kubernetes/pki/sa.key")
 STATUS, DESTROY = "playbooks/status.yml", "playbooks/destroy.yml"
 WAITS = "import signal; signal.pause()"
 
@@ -48,14 +49,21 @@ def test_a_node_goes_alone_and_comes_back(planes: ControlPlanes, cluster: Cluste
     # node2 is a control plane, too: what destroy.yml takes off it with the node, the next run brings back
     planes.play("-e", "destroy_confirm=node2", "--limit", "node2", file=DESTROY)
     left = planes.clusters["node2"].host
+    assert left.run("ls", "/etc/kubernetes").split() == ["encryption.yml", "pki"]
     routes = json.loads(left.run("ip", "-json", "route", "show", "root", "10.111.0.0/16") or "[]")
     assert routes == []
     # what never was there with one node is no way of the others either
     wait_until(lambda: "10.111.1.0/24" not in _ways(planes.clusters["node1"]), 60, "node1 knows of no way to it")
     assert [node["metadata"]["name"] for node in cluster.get("nodes")["items"]] == ["node1"]
 
+    # It is the member that it was, even where nothing but its store was kept: the others have the authorities.
+    member = planes.members("node1")["node2"]["ID"]
+    left.run("rm", "-r", "/etc/kubernetes")
     planes.play()
     planes.wait_until_well(120)
+    assert planes.members("node1")["node2"]["ID"] == member
+    for file in SHARED:
+        assert left.run("sha256sum", file) == planes.clusters["node1"].host.run("sha256sum", file)
     wait_until(lambda: "10.111.1.0/24" in _ways(planes.clusters["node1"]), 60, "node1 knows the way to it again")
     _, counts = planes.play()
     assert _changed(counts) == dict.fromkeys(planes.names, 0)
