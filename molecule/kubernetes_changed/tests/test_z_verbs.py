@@ -73,7 +73,7 @@ def test_all_of_it_is_taken_off(planes: ControlPlanes, cluster: Cluster) -> None
     for node in ("node1", "node2"):
         cluster.made(cluster.pod(f"lives-{node}", WAITS, nodeName=node))
         cluster.run("wait", "--for=condition=Ready", f"pod/lives-{node}", "--timeout=60s")
-    planes.play("-e", "destroy_confirm=3 hosts", file=DESTROY)
+    planes.play("-e", "destroy_confirm='3 hosts'", file=DESTROY)
     for name in planes.names:
         host = planes.clusters[name].host
         left = {"pause", "kubelet", "kube-proxy", "kube-apiserver", "containerd", "etcd", "flannel", "haproxy"}
@@ -86,5 +86,5 @@ def test_all_of_it_is_taken_off(planes: ControlPlanes, cluster: Cluster) -> None
         host.run("apt-get", "-qq", "install", "--no-install-recommends", "nftables")
         assert host.run("nft", "list", "tables") == "", name
 
-    _, counts = planes.play("-e", "destroy_confirm=3 hosts", file=DESTROY)
+    _, counts = planes.play("-e", "destroy_confirm='3 hosts'", file=DESTROY)
     assert _changed(counts) == dict.fromkeys(planes.names, 0)
