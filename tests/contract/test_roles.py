@@ -15,8 +15,8 @@ from scripts import role_options
 ROOT = Path(__file__).resolve().parents[2]
 ROLES = sorted(path.name for path in (ROOT / "roles").iterdir() if path.is_dir())
 TASK_WORDS = {"block", "rescue", "always"}
-# There is no image for another release, and a host that is a container cannot reserve huge pages of another size. What is
-# between nodes the playbook says; molecule/kubernetes_changed has some.
+# There is no image for another release, and a host that is a container cannot reserve huge pages of another size. The
+# playbook says what is between nodes, which molecule/kubernetes_changed has.
 THE_ONLY_ONE = {"plcontainer_runtimes_image_debian", "hugepages_postgresql_size", "cni_plugins_between_nodes"}
 # What molecule/kubernetes_changed leaves as it is, and why.
 LEFT_IN_KUBERNETES = {
