@@ -8,9 +8,11 @@ from functools import partial
 
 import pytest
 from tests.support.cluster import Cluster
+from tests.support.control_planes import ControlPlanes
 from tests.support.segment_host import wait_until
 
 NODES = ("node1", "node2")
+PORT = 18472
 # Answers everybody with the address that it sees.
 SERVE = """
 import socketserver
@@ -83,6 +85,36 @@ def test_a_service_leads_to_a_pod_of_another_node(cluster: Cluster, served: dict
 def _slices(cluster: Cluster, service: str) -> list[dict[str, list[object]]]:
     said = cluster.run("get", "endpointslices", f"--selector=kubernetes.io/service-name={service}", "--output", "json")
     return [{"endpoints": one["endpoints"] or []} for one in json.loads(said)["items"]]
+
+
+def test_packets_go_in_vxlan_and_by_routes_again(
+    planes: ControlPlanes, cluster: Cluster, served: dict[str, str]
+) -> None:
+    _, counts = planes.play("-e", "flannel_backend=vxlan")
+    assert all(counts[node]["changed"] for node in NODES)
+    wait_until(lambda: "flannel.1" in _way(cluster, served["node2"]), 30, "the way is in VXLAN")
+    seen, own = cluster.answer("asks", ASK.format(address=served["node2"], port=8080), nodeName="node1").split()
+    assert seen == own
+    said = planes.clusters["node2"].host.run("ip", "-details", "link", "show", "flannel.1")
+    assert f"dstport {PORT}" in said
+
+    planes.play()
+    wait_until(lambda: "flannel.1" not in _way(cluster, served["node2"]), 30, "the way is a route")
+    seen, own = cluster.answer("asks", ASK.format(address=served["node2"], port=8080), nodeName="node1").split()
+    assert seen == own
+    for node in NODES:
+        planes.clusters[node].host.fails("ip", "link", "show", "flannel.1")
+
+
+def test_parts_that_overlap_are_refused(planes: ControlPlanes) -> None:
+    said, counts = planes.refused("-e", json.dumps({"cni_plugins_ranges": {"workloads": {"subnet": "10.111.0.0/24"}}}))
+    assert "node1 has 10.111.0.0/24, and node2 has 10.111.0.0/24: no address can be on two nodes" in said
+    # nothing of it is on a host
+    assert {name: of["changed"] for name, of in counts.items()} == dict.fromkeys(planes.names, 0)
+
+
+def _way(cluster: Cluster, address: str) -> str:
+    return cluster.host.run("ip", "route", "get", address)
 
 
 def test_the_way_stays_while_flannel_is_away(cluster: Cluster, served: dict[str, str]) -> None:
