@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import statistics
 import subprocess
 import time
 from collections.abc import Iterator
@@ -68,14 +69,16 @@ def test_the_platform_is_on_it(up: str) -> None:
 
 
 def test_the_stack_again_changes_nothing(up: str) -> None:
-    begin = time.monotonic()
-    done = make("stacks")
-    took = time.monotonic() - begin
-    assert done.returncode == 0, done.stdout + done.stderr
-    print(f"make stacks again: {took:.1f} s")
-    assert "unchanged" in done.stdout
-    assert "created" not in done.stdout
-    assert took <= STACKS_AGAIN_LIMIT_S
+    times = []
+    for _ in range(3):
+        begin = time.monotonic()
+        done = make("stacks")
+        times.append(time.monotonic() - begin)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "unchanged" in done.stdout
+        assert "created" not in done.stdout
+    print(f"make stacks again: {', '.join(f'{took:.1f}' for took in times)} s")
+    assert statistics.median(times) <= STACKS_AGAIN_LIMIT_S
 
 
 def test_all_is_well_and_nothing_differs(up: str) -> None:
