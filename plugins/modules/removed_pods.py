@@ -166,10 +166,15 @@ def containers() -> Iterator[Step]:
 
 def networks(folders: list[str], used_too: bool) -> Iterator[Step]:
     """Yield how network namespaces are removed, and bridges that nothing is on, or with ``used_too`` any of them."""
-    for path in sorted(NETWORK_NAMESPACES.glob("cni-*")):
+    namespaces = sorted(NETWORK_NAMESPACES.glob("cni-*"))
+    for path in namespaces:
         yield f"network namespace {path.name}: removed", (Command("ip", "netns", "delete", path.name),)
+    # The kernel takes the interfaces of a namespace away some time after its name.
+    until = time.monotonic() + (PATIENCE_S if namespaces else 0)
     for name in named_bridges(folders):
         ports = BRIDGES / name / "brif"
+        while not used_too and ports.is_dir() and any(ports.iterdir()) and time.monotonic() < until:
+            time.sleep(PAUSE_S)
         if ports.is_dir() and (used_too or not any(ports.iterdir())):
             yield f"bridge {name}: removed", (Command("ip", "link", "delete", name),)
 

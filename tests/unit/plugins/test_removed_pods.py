@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+from plugins.modules import removed_pods
 from plugins.modules.removed_pods import (
     Command,
     Step,
@@ -69,6 +72,31 @@ def test_cgroups_are_those_that_the_kubelet_was_told(tmp_path: Path) -> None:
     below = [str(path.relative_to(tmp_path / "memory")) for path in found if path.is_relative_to(tmp_path / "memory")]
     assert below == ["host/kubelet/kubepods/pod1", "host/kubelet/kubepods", "host/kubelet"]
     assert cgroups("", tmp_path) == [tmp_path / "memory/kubepods"]
+
+
+def test_a_bridge_goes_when_the_last_interface_of_a_namespace_has_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(removed_pods, "NETWORK_NAMESPACES", tmp_path / "netns")
+    monkeypatch.setattr(removed_pods, "BRIDGES", tmp_path / "net")
+    (tmp_path / "netns").mkdir()
+    (tmp_path / "netns/cni-a").touch()
+    port = tmp_path / "net/pods0/brif/veth0"
+    port.mkdir(parents=True)
+    (tmp_path / "10.conflist").write_text('{"type": "bridge", "bridge": "pods0"}', encoding="utf-8")
+    later = threading.Timer(0.5, port.rmdir)
+    found = []
+    for what, _ in removed_pods.networks([str(tmp_path)], used_too=False):
+        found.append(what)
+        if "cni-a" in what:
+            (tmp_path / "netns/cni-a").unlink()
+            later.start()
+    later.join()
+    assert found == ["network namespace cni-a: removed", "bridge pods0: removed"]
+
+    # what is on it when there is no namespace of pods is somebody else's
+    port.mkdir()
+    assert list(removed_pods.networks([str(tmp_path)], used_too=False)) == []
 
 
 def _files(folder: Path, *command: str) -> Iterator[Step]:
