@@ -66,6 +66,7 @@ SEEN = "/kubelet-settings/"
 SLICE = "kubepods.slice"
 TIMEOUT_S = 60
 PATIENCE_S = 20
+INTERFACES_S = 10
 PAUSE_S = 0.2
 TABLES = ("ip kube-proxy", "ip6 kube-proxy", "inet caisson_network_policies")
 CARRIED_TABLES = ("ip flannel-ipv4", "ip6 flannel-ipv6")
@@ -166,11 +167,10 @@ def containers() -> Iterator[Step]:
 
 def networks(folders: list[str], used_too: bool) -> Iterator[Step]:
     """Yield how network namespaces are removed, and bridges that nothing is on, or with ``used_too`` any of them."""
-    namespaces = sorted(NETWORK_NAMESPACES.glob("cni-*"))
-    for path in namespaces:
+    for path in sorted(NETWORK_NAMESPACES.glob("cni-*")):
         yield f"network namespace {path.name}: removed", (Command("ip", "netns", "delete", path.name),)
-    # The kernel takes the interfaces of a namespace away some time after its name.
-    until = time.monotonic() + (PATIENCE_S if namespaces else 0)
+    # The kernel takes the interfaces of a namespace away some time after its name, which another run may have removed.
+    until = time.monotonic() + INTERFACES_S
     for name in named_bridges(folders):
         ports = BRIDGES / name / "brif"
         while not used_too and ports.is_dir() and any(ports.iterdir()) and time.monotonic() < until:
